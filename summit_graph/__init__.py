@@ -1,0 +1,43 @@
+"""Attribution graphs of image classifiers, over whole data sets.
+
+from summit_graph import Atlas, ingest
+
+ingest(model="torchvision:googlenet", weights="DEFAULT", images="photos/", atlas="my.atlas")
+print(Atlas.open("my.atlas").attribution_graph("white wolf"))
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from summit_graph.atlas.atlas import Atlas as Atlas
+    from summit_graph.errors import SummitGraphError as SummitGraphError
+    from summit_graph.pipeline import Ranking as Ranking
+    from summit_graph.pipeline import ingest as ingest
+    from summit_graph.pipeline import merge as merge
+    from summit_graph.pipeline import rerank as rerank
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Atlas": "summit_graph.atlas.atlas",
+    "Ranking": "summit_graph.pipeline",
+    "SummitGraphError": "summit_graph.errors",
+    "ingest": "summit_graph.pipeline",
+    "merge": "summit_graph.pipeline",
+    "rerank": "summit_graph.pipeline",
+}
+
+__all__ = ["Atlas", "Ranking", "SummitGraphError", "__version__", "ingest", "merge", "rerank"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'summit_graph' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,1 @@
+"""What the eye needs beside the graphs: similarity of classes, embedding, feature visualisation."""

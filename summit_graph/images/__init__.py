@@ -1,0 +1,1 @@
+"""Image sources to batches: reading, decoding, classes, loading beside the model."""

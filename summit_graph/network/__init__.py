@@ -1,0 +1,1 @@
+"""A model as layers, mixers and hops: loading, preprocessing, tracing."""

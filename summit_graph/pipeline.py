@@ -1,0 +1,735 @@
+"""The main job: from a model and images to every class's attribution graph.
+
+1. Load the model and trace it (`network/`).
+2. List the images, match their labels to the model's outputs (`images/`), and plan shards
+   (`atlas/`).
+3. Count each shard that is not counted yet: one forward pass per batch shows all layers and all
+   hops (`aggregate/`). A finished shard is on disk, so a run that is cut off goes on from there.
+4. Make the tables from the shards (`atlas/`), rank every class (`rank/`), compare the classes
+   (`explain/`), and put all tables in place together.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import torch
+from scipy.stats import binomtest
+
+import summit_graph
+from summit_graph.aggregate.counts import Counter, Counts
+from summit_graph.atlas.generation import Generation
+from summit_graph.atlas.merging import common_ranking, merge_atlases
+from summit_graph.atlas.schema import (
+    ClassEntry,
+    Description,
+    HopEntry,
+    LayerEntry,
+    default_key,
+)
+from summit_graph.atlas.store import ImageEntry, Store
+from summit_graph.atlas.tables import build_tables, compact
+from summit_graph.errors import ImageError, UsageError
+from summit_graph.explain.similarity import OVERALL, similarity
+from summit_graph.images.batches import Batch, BatchPlan, fingerprints, load_batches, threads
+from summit_graph.images.classes import ClassTable, class_table
+from summit_graph.images.sources import Item, Source, labels_of, open_source
+from summit_graph.network.loading import LoadedModel, load_model
+from summit_graph.network.trace import Network, trace
+from summit_graph.rank.stage import Ranking, excluded, flagged, rank_classes
+
+__all__ = [
+    "IngestReport",
+    "LeftOut",
+    "Progress",
+    "RankReport",
+    "Ranking",
+    "Stage",
+    "ingest",
+    "merge",
+    "rerank",
+]
+
+# An accuracy counts as above chance where guessing would reach it less than once in a hundred.
+_CHANCE = 0.01
+
+
+class Stage(Protocol):
+    """One step of the work, while it runs."""
+
+    def advance(self, count: int = 1) -> None:
+        """So many more units are done."""
+
+    def note(self, text: str) -> None:
+        """What the stage's line says once it is finished."""
+
+
+class Progress(Protocol):
+    """Where the work reports itself."""
+
+    def stage(self, title: str, total: int | None, unit: str) -> AbstractContextManager[Stage]:
+        """Begin a stage of `total` units (None if that is not known)."""
+
+    def warn(self, message: str) -> None:
+        """Something that the user should know, though the work goes on."""
+
+
+class _Silent:
+    """Progress that nobody watches."""
+
+    @contextmanager
+    def stage(self, title: str, total: int | None, unit: str) -> Iterator[Stage]:
+        yield self
+
+    def warn(self, message: str) -> None:
+        """Warnings are in the report."""
+
+    def advance(self, count: int = 1) -> None:
+        """Nobody counts."""
+
+    def note(self, text: str) -> None:
+        """Nobody reads."""
+
+
+class _Warnings:
+    """Passes progress on and keeps the warnings for the report."""
+
+    def __init__(self, progress: Progress | None):
+        self._progress = progress or _Silent()
+        self.messages: list[str] = []
+
+    def stage(self, title: str, total: int | None, unit: str) -> AbstractContextManager[Stage]:
+        return self._progress.stage(title, total, unit)
+
+    def warn(self, message: str) -> None:
+        self.messages.append(message)
+        self._progress.warn(message)
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """An image that could not be counted, and why."""
+
+    path: str
+    status: str
+
+
+@dataclass(frozen=True)
+class RankReport:
+    """What a ranking found.
+
+    Attributes:
+        classes: classes with images.
+        with_graph: those whose attribution graph has a neuron.
+        empty: the names of the others.
+        not_converged: classes whose PageRank did not converge.
+        unconnected: per class, the layers that no edge reaches from an earlier one.
+        always_active: neurons active in nearly all images of nearly all classes.
+        neurons, edges: least, mean and largest number over the classes with a graph.
+    """
+
+    classes: int
+    with_graph: int
+    empty: tuple[str, ...]
+    not_converged: tuple[str, ...]
+    unconnected: dict[str, tuple[str, ...]]
+    always_active: tuple[str, ...]
+    neurons: tuple[int, float, int]
+    edges: tuple[int, float, int]
+
+
+@dataclass(frozen=True)
+class IngestReport:
+    """What an ingest did.
+
+    Attributes:
+        atlas, key, model: which atlas, and of which model.
+        images: how many images the atlas knows; `counted` of them are counted for a class,
+            `without_class` are run and counted nowhere, `left_out` could not be read.
+        new: images that this run counted.
+        passed_over: files among the images that are none.
+        top1, top5: over all labelled images, 0 to 1; None without labels.
+        classes: classes with images.
+        seconds, images_per_second: of the counting in this run (0 where nothing was new).
+        warnings: what the user was told on the way.
+    """
+
+    atlas: Path
+    key: str
+    model: str
+    images: int
+    counted: int
+    new: int
+    without_class: int
+    left_out: tuple[LeftOut, ...]
+    passed_over: int
+    top1: float | None
+    top5: float | None
+    classes: int
+    seconds: float
+    images_per_second: float
+    warnings: tuple[str, ...]
+    ranking: RankReport
+
+
+def ingest(
+    *,
+    model: str | LoadedModel,
+    images: str | Path | Source,
+    atlas: str | Path,
+    weights: str | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    classes_file: str | Path | None = None,
+    group_by: str = "label",
+    layers: Sequence[str] | None = None,
+    activation_mass: float = 0.03,
+    top_sources: int = 5,
+    examples: int = 10,
+    per_class_examples: bool = False,
+    batch_size: int = 16,
+    shard_size: int = 512,
+    device: str = "auto",
+    memory: int | None = None,
+    tf32: bool = False,
+    strict: bool = False,
+    name: str | None = None,
+    compact_shards: bool = False,
+    ranking: Ranking | None = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> IngestReport:
+    """Count images through a model and rank every class: make an atlas, or add to one.
+
+    Images that the atlas knows already are not counted again; a run that was cut off goes on where
+    it stopped.
+
+    Args:
+        model: `torchvision:NAME`, `timm:NAME`, `module:callable`, `file.py:callable`, or a model
+            loaded before.
+        images: a folder, a manifest, a data set's import path, `digits`, or a source.
+        atlas: the atlas's folder.
+        weights, image_size, mean, std: as for `network.loading.load_model`.
+        classes_file, group_by: as for `images.classes.class_table`.
+        layers: names or globs of the layers; None for the default ones.
+        activation_mass: the share of a layer's activation that active neurons hold, in (0, 1].
+        top_sources: how many sources of a neuron are counted per image, at least 1.
+        examples: how many images are kept for each neuron, at least 0.
+        per_class_examples: keep them for each class too.
+        batch_size, shard_size: images in a forward pass, and in a unit of work.
+        device: `auto`, `cpu`, `cuda` (or `cuda:1`), `mps`.
+        memory: bytes that temporary tensors and table building may take; None for what is free.
+        tf32: let CUDA round inputs of products to TF32, which is faster and no longer exact.
+        strict: stop at the first image that cannot be read.
+        name: the atlas's key; by default one made of the model and a hash of what it counts.
+        compact_shards: fold finished shards into one at the end.
+        ranking: how classes are ranked; None for the defaults.
+        workers: threads that decode, and processes that rank; None for one a processor.
+        progress: where to report; None is silent.
+
+    Raises:
+        UsageError: parameters are out of range, labels or layers match nothing.
+        ModelError, UnsupportedNetwork: the model cannot be loaded or traced.
+        ImageError: the images cannot be listed, or with `strict` read.
+        AtlasError: the folder is no atlas of this model, layers and parameters, is in use, or
+            cannot be written; known images changed or are gone.
+    """
+    for option, value, least in (
+        ("top_sources", top_sources, 1),
+        ("examples", examples, 0),
+        ("batch_size", batch_size, 1),
+        ("shard_size", shard_size, 1),
+        ("workers", workers if workers is not None else 1, 1),
+        ("memory", memory if memory is not None else 1 << 28, 1 << 26),
+    ):
+        if value < least:
+            raise UsageError(f"{option} is {value}; it must be at least {least}")
+    if not 0 < activation_mass <= 1:
+        raise UsageError(f"activation_mass is {activation_mass}; it must be above 0, at most 1")
+    ranking = ranking or Ranking()
+    reports = _Warnings(progress)
+    where = _device(device)
+
+    with reports.stage("tracing the model", None, "layer") as stage:
+        loaded = (
+            model
+            if isinstance(model, LoadedModel)
+            else load_model(model, weights, image_size, mean, std)
+        )
+        network = trace(loaded.module.to(where), loaded.preprocessing.shape, layers)
+        hidden = len(network.layers) - len(network.chosen)
+        stage.note(
+            f"{loaded.name}: {len(network.chosen)} layers, {hidden} hidden ones, "
+            f"{len(network.hops)} hops"
+        )
+    if loaded.weights == "random":
+        reports.warn(
+            f"{loaded.name} has random weights: what follows says nothing about a trained network. "
+            "Give --weights."
+        )
+
+    source = open_source(str(images)) if isinstance(images, (str, Path)) else images
+    with reports.stage("listing the images", None, "image") as stage:
+        items = source.items()
+        table = class_table(
+            labels_of(items),
+            network.outputs,
+            loaded.categories,
+            None if classes_file is None else Path(classes_file),
+            str(group_by),
+            labels_are_outputs=source.labels_are_outputs,
+        )
+        stage.note(f"{len(items):,} in {source.name}, {len(source.passed_over):,} other files")
+    if table.unmatched:
+        reports.warn(
+            f"{len(table.unmatched)} labels match no output of the model, {table.unmatched[0]!r} "
+            "among them: their images are counted by prediction and have no accuracy."
+        )
+    with reports.stage("reading what is new", len(items), "image") as stage:
+        entries = []
+        for found in fingerprints(source, items, workers):
+            item = found.item
+            label = table.output_of(item.label)
+            entries.append(ImageEntry(item.path, item.folder, label, found.size, found.hash))
+            stage.advance()
+
+    parameters: dict[str, object] = {
+        "mass": activation_mass,
+        "k": top_sources,
+        "examples": examples,
+        "per_class_examples": per_class_examples,
+        "batch_size": batch_size,
+        "shard_size": shard_size,
+        "tf32": tf32,
+        "shape": list(loaded.preprocessing.shape),
+    }
+    description = _description(loaded, network, source, table, parameters, name)
+    budget = memory if memory is not None else _free_memory(where)
+    with Store.open_or_create(atlas, description) as store:
+        pending = store.plan(entries)
+        started = time.perf_counter()
+        new = 0
+        if pending:
+            counter = Counter(
+                network,
+                mass=activation_mass,
+                k=top_sources,
+                examples=examples,
+                per_class_examples=per_class_examples,
+                memory=budget,
+            )
+            with _exact(tf32):
+                new = _count(
+                    store, pending, counter, loaded, source, items, table, where, workers, strict,
+                    reports,
+                )  # fmt: skip
+        seconds = time.perf_counter() - started if pending else 0.0
+        if compact_shards:
+            with reports.stage("folding shards into one", None, "shard"):
+                compact(store, memory=budget)
+        if not store.up_to_date():
+            with reports.stage("making the tables", None, "table"):
+                build_tables(store, memory=budget)
+        if pending or store.header.get("ranking") != ranking.describe():
+            ranked = _rank_store(store, ranking, workers, reports)
+        else:
+            ranked = _summarised(store.generation)
+        return _report(store, loaded, source, table, network, new, seconds, reports, ranked)
+
+
+def rerank(
+    atlas: str | Path,
+    ranking: Ranking | None = None,
+    *,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> RankReport:
+    """Rank all classes of an atlas again, with other parameters; no image is touched.
+
+    Args:
+        atlas: the atlas's folder.
+        ranking: how; None for the defaults.
+        workers: processes; None for one a processor.
+        progress: where to report; None is silent.
+
+    Raises:
+        AtlasError: there is no finished atlas, or it is in use.
+        UnknownNeuron: an excluded neuron is not there.
+    """
+    reports = _Warnings(progress)
+    with Store.open_for_writing(atlas) as store:
+        if not store.up_to_date():
+            raise UsageError(
+                f"{atlas} is not finished: run its `summit-graph ingest` again, then rank."
+            )
+        return _rank_store(store, ranking or Ranking(), workers, reports)
+
+
+def merge(
+    atlases: Sequence[str | Path],
+    output: str | Path,
+    *,
+    allow_duplicates: bool = False,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> RankReport:
+    """Add atlases of one model, and of the same layers, parameters, preprocessing and classes.
+
+    The ranking's parameters are those of the atlases if they agree, else the defaults.
+
+    Args:
+        atlases: two or more folders, in any order.
+        output: the new atlas's folder, which must not exist.
+        allow_duplicates: count an image that several of them hold as often as they do.
+        workers: processes; None for one a processor.
+        progress: where to report; None is silent.
+
+    Raises:
+        AtlasError: they differ (the first difference is named), share images, or cannot be read
+            or written.
+    """
+    reports = _Warnings(progress)
+    parameters = common_ranking(atlases)
+    ranking = (
+        Ranking(**{**parameters, "exclude": tuple(parameters["exclude"])})
+        if (parameters)
+        else Ranking()
+    )
+    with reports.stage("adding the atlases", None, "atlas") as stage:
+        store = merge_atlases(atlases, output, allow_duplicates=allow_duplicates)
+        stage.note(f"{len(atlases)} atlases, {store.planned.num_rows:,} images")
+    with store:
+        return _rank_store(store, ranking, workers, reports)
+
+
+def _device(name: str) -> torch.device:
+    """The device that a user names."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise UsageError(f"device is '{name}'; it must be auto, cpu, cuda or mps")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(
+            f"there is no device '{name}': PyTorch sees no such GPU. Use --device cpu."
+        )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UsageError("there is no device 'mps' on this machine. Use --device cpu.")
+    return device
+
+
+def _free_memory(device: torch.device) -> int:
+    """A share of what is free: bytes for temporary tensors and for making tables."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(max(1 << 28, min(free, psutil.virtual_memory().available) // 4))
+    return int(max(1 << 28, min(4 << 30, psutil.virtual_memory().available // 4)))
+
+
+@contextmanager
+def _exact(tf32: bool) -> Iterator[None]:
+    """CUDA's products in float32 (or TF32 on request), and convolutions that repeat exactly."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = (matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic)
+    matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic = tf32, tf32, True
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic = before
+
+
+def _description(
+    loaded: LoadedModel,
+    network: Network,
+    source: Source,
+    table: ClassTable,
+    parameters: dict[str, object],
+    name: str | None,
+) -> Description:
+    outputs: dict[int, list[int]] = {}
+    for output, class_ in enumerate(table.class_of_output):
+        outputs.setdefault(class_, []).append(output)
+    description = Description(
+        key="",
+        model={"name": loaded.name, "spec": loaded.spec, "weights": loaded.weights},
+        weights_hash=loaded.weights_hash,
+        dataset={"name": source.name},
+        layers=[
+            LayerEntry(n.number, n.name, n.chosen, n.channels, n.height, n.width)
+            for n in network.layers
+        ],
+        hops=[HopEntry(h.number, h.source, h.target, h.mixers) for h in network.hops],
+        classes=[
+            ClassEntry(index, class_name, table.synsets[index], tuple(outputs.get(index, ())))
+            for index, class_name in enumerate(table.names)
+        ],
+        grouping="prediction" if table.grouping == "prediction" else "label",
+        parameters=parameters,
+        preprocessing=loaded.preprocessing.describe(),
+        name=name,
+        version=summit_graph.__version__,
+    )
+    key = name or default_key(loaded.name, description.identity, source.name)
+    return Description(**{**vars(description), "key": key})
+
+
+def _count(
+    store: Store,
+    pending: Sequence[int],
+    counter: Counter,
+    loaded: LoadedModel,
+    source: Source,
+    items: Sequence[Item],
+    table: ClassTable,
+    device: torch.device,
+    workers: int | None,
+    strict: bool,
+    reports: Progress,
+) -> int:
+    """Count the pending shards; returns how many images they hold."""
+    by_path = {item.path: item for item in items}
+    shards = [store.shard(number) for number in pending]
+    plans = [
+        BatchPlan(shard.number, tuple(by_path[entry.path] for entry in batch))
+        for shard in shards
+        for batch in shard.batches
+    ]
+    entries = {entry.path: entry for shard in shards for entry in shard.images}
+    total = len(entries)
+    bad: list[tuple[Item, str]] = []
+    left_out = 0
+    with reports.stage("counting", total, "image") as stage:
+        batches = load_batches(
+            source,
+            plans,
+            loaded.preprocessing,
+            loaded.preprocessing.shape[0],
+            workers=workers,
+            expected={path: entry.hash for path, entry in entries.items()},
+        )
+        try:
+            for number, batch in enumerate(batches):
+                if batch.bad and strict:
+                    item, status = batch.bad[0]
+                    raise ImageError(
+                        f"{item.path}: {status}. Mend or remove it, or leave out --strict."
+                    )
+                bad.extend(batch.bad)
+                left_out += len(batch.bad)
+                if batch.items:
+                    _require_shape(batch.images, loaded)
+                    _count_batch(counter, batch, table, device)
+                last = number + 1 == len(plans) or plans[number + 1].shard != batch.shard
+                if last:
+                    store.write_shard(
+                        batch.shard, _shard_tables(counter.counts(), bad, entries, table)
+                    )
+                    bad = []
+                stage.advance(len(batch.items) + len(batch.bad))
+        finally:
+            batches.close()  # type: ignore[attr-defined]
+        if left_out:
+            stage.note(f"{left_out:,} left out")
+    return total
+
+
+def _count_batch(counter: Counter, batch: Batch, table: ClassTable, device: torch.device) -> None:
+    """Count a batch; images that are known to have no class are only run."""
+    labels = [table.output_of(item.label) for item in batch.items]
+    by_prediction = table.grouping == "prediction"
+    in_class = [by_prediction or table.classify(label, -1) >= 0 for label in labels]
+    for counted in (True, False):
+        some = [n for n, has in enumerate(in_class) if has == counted]
+        if not some:
+            continue
+        images = batch.images[some].to(device)
+        paths, own = [batch.items[n].path for n in some], [labels[n] for n in some]
+        if counted:
+            counter.add(images, paths, own, table.classify)
+        else:
+            counter.add_unclassed(images, paths, own)
+
+
+def _require_shape(images: torch.Tensor, loaded: LoadedModel) -> None:
+    if tuple(images.shape[1:]) != loaded.preprocessing.shape:
+        raise ImageError(
+            f"the images come as {tuple(images.shape[1:])} (channels, height, width); the model "
+            f"takes {loaded.preprocessing.shape}. Change the data set or --image-size."
+        )
+
+
+def _shard_tables(
+    counts: Counts,
+    bad: Sequence[tuple[Item, str]],
+    entries: dict[str, ImageEntry],
+    table: ClassTable,
+) -> dict[str, pa.Table]:
+    """What a shard's folder holds: its counts, and a row for each of its images."""
+    rows = counts.images.to_pylist()
+    for row in rows:
+        row["status"] = "ok"
+    rows += [
+        {"path": item.path, "label": table.output_of(item.label), "status": status}
+        for item, status in bad
+    ]
+    for row in rows:
+        row["size"], row["hash"] = entries[row["path"]].size, entries[row["path"]].hash
+    rows.sort(key=lambda row: str(row["path"]))
+    types = {
+        "path": pa.string(), "size": pa.int64(), "hash": pa.string(), "label": pa.int32(),
+        "class": pa.int32(), "predicted": pa.int32(), "probability": pa.float32(),
+        "label_rank": pa.int32(), "status": pa.string(),
+    }  # fmt: skip
+    images = pa.table(
+        {key: pa.array([row.get(key) for row in rows], kind) for key, kind in types.items()}
+    )
+    return {
+        "images": images,
+        "activations": counts.activations,
+        "influences": counts.influences,
+        "votes": counts.votes,
+        "examples": counts.examples,
+    }
+
+
+def _rank_store(
+    store: Store, ranking: Ranking, workers: int | None, reports: Progress
+) -> RankReport:
+    generation = store.generation
+    always = flagged(generation)
+    exclude = excluded(generation, ranking, always)
+    names = {layer.number: layer.name for layer in generation.layers}
+    if always and not ranking.exclude_always_active:
+        some = ", ".join(f"{names[layer]}/{channel}" for layer, channel in sorted(always)[:5])
+        reports.warn(
+            f"{len(always)} neurons are active in nearly all images of nearly all classes "
+            f"({some}{', …' if len(always) > 5 else ''}). --exclude-always-active leaves them out."
+        )
+    entry = {"ranking": ranking.describe(), "always_active": sorted(map(list, always))}
+    with store.draft() as draft:
+        for table in ("edges", "ranks", "selections", "votes", "similarity"):
+            draft.write(table, [])
+        with reports.stage("ranking", len(generation.classes), "class") as stage:
+            for ranked in rank_classes(generation, ranking, exclude, workers or threads()):
+                draft.append("edges", ranked.edges)
+                draft.append("ranks", ranked.ranks)
+                draft.append("selections", ranked.selections)
+                draft.append("votes", ranked.votes)
+                stage.advance()
+        with reports.stage("comparing classes", None, "class"):
+            draft.append("similarity", _similarity(generation))
+        published = draft.publish(entry)
+    return _summarised(published)
+
+
+def _similarity(generation: Generation) -> pa.Table:
+    counts = generation.table("activations")
+    class_, layer, channel, count = (
+        np.asarray(counts.column(name)) for name in ("class", "layer", "channel", "count")
+    )
+    found = similarity(class_, layer, channel, count, len(generation.classes))
+    of_layer = [None if number == OVERALL else int(number) for number in found.layer]
+    return pa.table(
+        {
+            "layer": pa.array(of_layer, pa.int16()),
+            "class": pa.array(found.class_index, pa.int32()),
+            "other": pa.array(found.other, pa.int32()),
+            "cosine": pa.array(found.cosine, pa.float64()),
+        }
+    )
+
+
+def _summarised(generation: Generation) -> RankReport:
+    """The report on a ranking, from its tables."""
+    names = {layer.number: layer.name for layer in generation.layers}
+    classes = generation.table("classes", columns=["class", "name", "images"]).to_pylist()
+    chosen = {row["class"]: row for row in generation.table("selections").to_pylist()}
+    counted = [row for row in classes if row["images"]]
+    graphs = [chosen[row["class"]] for row in counted if chosen[row["class"]]["neurons"]]
+    always = generation.header["always_active"]
+    return RankReport(
+        classes=len(counted),
+        with_graph=len(graphs),
+        empty=tuple(r["name"] for r in counted if not chosen[r["class"]]["neurons"]),
+        not_converged=tuple(r["name"] for r in counted if not chosen[r["class"]]["converged"]),
+        unconnected={
+            row["name"]: tuple(names[layer] for layer in chosen[row["class"]]["unconnected"])
+            for row in counted
+            if chosen[row["class"]]["unconnected"]
+        },
+        always_active=tuple(f"{names[layer]}/{channel}" for layer, channel in always),
+        neurons=_spread([graph["neurons"] for graph in graphs]),
+        edges=_spread([graph["edges"] for graph in graphs]),
+    )
+
+
+def _spread(numbers: Sequence[int]) -> tuple[int, float, int]:
+    if not numbers:
+        return (0, 0.0, 0)
+    return (min(numbers), sum(numbers) / len(numbers), max(numbers))
+
+
+def _report(
+    store: Store,
+    loaded: LoadedModel,
+    source: Source,
+    table: ClassTable,
+    network: Network,
+    new: int,
+    seconds: float,
+    reports: _Warnings,
+    ranked: RankReport,
+) -> IngestReport:
+    images = store.generation.table(
+        "images", columns=["path", "class", "label_rank", "status"]
+    ).to_pydict()
+    ok = [status == "ok" for status in images["status"]]
+    left_out = tuple(
+        LeftOut(path, status)
+        for path, status in zip(images["path"], images["status"], strict=True)
+        if status != "ok"
+    )
+    ranks = [rank for rank in images["label_rank"] if rank is not None]
+    best = sum(rank == 1 for rank in ranks)
+    top1 = best / len(ranks) if ranks else None
+    if ranks and best < len(ranks):
+        chance = binomtest(best, len(ranks), 1 / network.outputs, alternative="greater").pvalue
+        if chance > _CHANCE:
+            reports.warn(
+                f"top-1 is {best / len(ranks):.1%} over {len(ranks):,} images, not above chance "
+                f"({1 / network.outputs:.1%}): check the weights, the preprocessing and how labels "
+                "are matched to outputs (--classes)."
+            )
+    without = sum(o and c is None for o, c in zip(ok, images["class"], strict=True))
+    return IngestReport(
+        atlas=Path(store.path),
+        key=store.header["key"],
+        model=loaded.name,
+        images=len(ok),
+        counted=sum(ok) - without,
+        new=new,
+        without_class=without,
+        left_out=left_out,
+        passed_over=len(source.passed_over),
+        top1=top1,
+        top5=sum(rank <= 5 for rank in ranks) / len(ranks) if ranks else None,
+        classes=ranked.classes,
+        seconds=seconds,
+        images_per_second=new / seconds if seconds else 0.0,
+        warnings=tuple(reports.messages),
+        ranking=ranked,
+    )

@@ -1,0 +1,1 @@
+"""From a class's counts to its attribution graph: contraction, PageRank, selection."""
