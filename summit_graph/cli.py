@@ -11,11 +11,12 @@ import codecs
 import io
 import json
 import os
+import shlex
 import sys
 import traceback
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,17 +24,20 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 import summit_graph
+from summit_graph import options
 from summit_graph.errors import SummitGraphError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from summit_graph.atlas.atlas import Atlas
-    from summit_graph.network.loading import LoadedModel
+    from summit_graph.network.check import Completeness, Source
+    from summit_graph.network.trace import Choice, Network
     from summit_graph.pipeline import Ranking
     from summit_graph.progress import LineProgress
 
-ATLAS_VARIABLE = "SUMMIT_GRAPH_ATLAS"
+    _Tests = dict[str, tuple[Completeness | Source, ...]]
+
 DEMO_MODEL = "summit_graph.network.digits:digits_cnn"
 DEMO_ATLAS = Path("digits.atlas")
 DEMO_CLASS = "three"
@@ -42,21 +46,6 @@ _WIDEST = 100
 _INTERRUPTED = 130
 _RESUMABLE = ("ingest", "demo")
 _ASCII = {"█": "#", "░": ".", "→": "->", "×": "x", "…": "..."}
-_BYTES = {
-    "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
-    "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40,
-}  # fmt: skip
-_LEAST_MEMORY = 64 * 2**20
-
-
-class Format(str, Enum):
-    """What `export` writes; as `atlas.export.FORMATS`."""
-
-    json = "json"
-    csv = "csv"
-    graphml = "graphml"
-    gexf = "gexf"
-    dot = "dot"
 
 
 # How a command ends, and how it is explained
@@ -170,225 +159,17 @@ def _print_json(document: Any) -> None:
     sys.stdout.flush()
 
 
-def _progress() -> LineProgress:
+def _progress_with_torch() -> LineProgress:
+    """Where the work reports itself; its first stage is what every such command begins with."""
     from summit_graph.progress import LineProgress
 
-    return LineProgress()
+    progress = LineProgress()
+    with progress.stage("loading PyTorch", None, "module"):
+        import summit_graph.pipeline  # noqa: F401
+    return progress
 
 
-# Options that several commands have
-
-
-def _share(value: float) -> float:
-    if not 0 < value <= 1:
-        raise typer.BadParameter(f"{value:g} is not in the range above 0 and up to 1.")
-    return value
-
-
-def _damping(value: float) -> float:
-    if not 0 <= value < 1:
-        raise typer.BadParameter(f"{value:g} is not in the range from 0 to below 1.")
-    return value
-
-
-_MODEL, _COUNTING, _RANKING, _RUNNING = "Model", "Counting", "Ranking", "Running"
-
-ModelOption = Annotated[
-    str,
-    typer.Option(
-        "--model",
-        metavar="SPEC",
-        rich_help_panel=_MODEL,
-        help="torchvision:NAME, timm:NAME, module:callable or file.py:callable.",
-    ),
-]
-WeightsOption = Annotated[
-    str | None,
-    typer.Option(
-        "--weights",
-        metavar="FILE|NAME",
-        rich_help_panel=_MODEL,
-        help="A state dict (.pt, .pth, .safetensors), or weights that the library knows: DEFAULT.",
-        show_default="random, or as the callable builds it",
-    ),
-]
-ImageSizeOption = Annotated[
-    str | None,
-    typer.Option(
-        "--image-size",
-        metavar="PIXELS|HxW",
-        rich_help_panel=_MODEL,
-        help="Size of the image that the model gets.",
-        show_default="what the weights were trained with",
-    ),
-]
-MeanOption = Annotated[
-    str | None,
-    typer.Option(
-        "--mean",
-        metavar="A,B,C",
-        rich_help_panel=_MODEL,
-        help="Mean of each channel, for values from 0 to 1.",
-        show_default="what the weights were trained with",
-    ),
-]
-StdOption = Annotated[
-    str | None,
-    typer.Option(
-        "--std",
-        metavar="A,B,C",
-        rich_help_panel=_MODEL,
-        help="Standard deviation of each channel.",
-        show_default="what the weights were trained with",
-    ),
-]
-LayersOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--layers",
-        metavar="NAMES",
-        rich_help_panel=_MODEL,
-        help="Layers whose channels are the neurons: names or globs, separated by commas; may be "
-        "given several times.",
-        show_default="the network's blocks",
-    ),
-]
-MassOption = Annotated[
-    float,
-    typer.Option(
-        "--mass",
-        metavar="SHARE",
-        rich_help_panel=_RANKING,
-        callback=_share,
-        help="Share of the PageRank that a class's graph holds: the more, the larger the graph.",
-    ),
-]
-DampingOption = Annotated[
-    float,
-    typer.Option(
-        "--damping",
-        metavar="SHARE",
-        rich_help_panel=_RANKING,
-        callback=_damping,
-        help="PageRank's damping: the more, the more the edges count against the activations.",
-    ),
-]
-SourcesOption = Annotated[
-    int | None,
-    typer.Option(
-        "--sources",
-        metavar="N",
-        min=0,
-        rich_help_panel=_RANKING,
-        help="Indirect sources kept of each neuron.",
-        show_default="the mean number of its layer's direct ones",
-    ),
-]
-ExcludeOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--exclude",
-        metavar="NEURON",
-        rich_help_panel=_RANKING,
-        help="A neuron to leave out, layer/channel or a glob; may be given several times.",
-    ),
-]
-ExcludeAlwaysActiveOption = Annotated[
-    bool,
-    typer.Option(
-        "--exclude-always-active",
-        rich_help_panel=_RANKING,
-        help="Leave out the neurons that are active in nearly all images of nearly all classes.",
-    ),
-]
-WorkersOption = Annotated[
-    int | None,
-    typer.Option(
-        "--workers",
-        metavar="N",
-        min=1,
-        rich_help_panel=_RUNNING,
-        help="Threads that read images, and processes that rank.",
-        show_default="one a processor",
-    ),
-]
-AtlasOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--atlas",
-        metavar="DIR",
-        envvar=ATLAS_VARIABLE,
-        help="The atlas.",
-        show_default="the only one in this folder",
-    ),
-]
-AtlasArgument = Annotated[
-    Path | None,
-    typer.Argument(
-        metavar="ATLAS",
-        help="The atlas's folder.",
-        show_default="as --atlas",
-    ),
-]
-ClassArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="CLASS", help="A class: its name, a part of it, its index or its synset."
-    ),
-]
-JsonOption = Annotated[
-    bool, typer.Option("--json", help="Print one JSON document, for a program to read.")
-]
-
-
-def _image_size(text: str | None) -> int | tuple[int, int] | None:
-    """`224`, or `HEIGHTxWIDTH`."""
-    if text is None:
-        return None
-    sides = text.lower().split("x")
-    if len(sides) > 2 or not all(side.isascii() and side.isdigit() and int(side) for side in sides):
-        raise UsageError(
-            f"--image-size is {text!r}; it has to be a number of pixels, 224, or HEIGHTxWIDTH, "
-            "240x320."
-        )
-    return int(sides[0]) if len(sides) == 1 else (int(sides[0]), int(sides[1]))
-
-
-def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
-    """Numbers separated by commas."""
-    if text is None:
-        return None
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise UsageError(
-            f"{option} is {text!r}; it has to be a number for each channel, separated by commas: "
-            "0.485,0.456,0.406."
-        ) from None
-
-
-def _bytes(text: str | None) -> int | None:
-    """A size with its unit: `4GB`, `512MiB`, `1.5 GB`."""
-    if text is None:
-        return None
-    number = text.strip().rstrip("BbIiKkMmGgTt").strip()
-    unit = text.strip()[len(number) :].strip().upper()
-    try:
-        size = int(float(number) * _BYTES[unit])
-    except (ValueError, KeyError, OverflowError):
-        raise UsageError(
-            f"--memory is {text!r}; it has to be a number with its unit: 4GB, 512MB or 1.5GiB."
-        ) from None
-    if size < _LEAST_MEMORY:
-        raise UsageError(f"--memory is {text!r}; it must be at least 64MiB.")
-    return size
-
-
-def _patterns(given: list[str] | None) -> list[str] | None:
-    """Layers' names from one or several options."""
-    if not given:
-        return None
-    return [part.strip() for text in given for part in text.split(",") if part.strip()]
+# The atlas and its parameters
 
 
 def _ranking(
@@ -420,7 +201,7 @@ def _atlas_folder(*named: Path | None) -> Path:
         found.append(folder)
     if len(found) == 1:
         return found[0]
-    how = f"Name one with --atlas DIR, or in the variable {ATLAS_VARIABLE}"
+    how = f"Name one with --atlas DIR, or in the variable {options.ATLAS_VARIABLE}"
     if found:
         names = ", ".join(str(folder) for folder in found)
         raise UsageError(f"there are {len(found)} atlases here: {names}. {how}.")
@@ -457,7 +238,7 @@ def _version(wanted: bool) -> None:
 
 
 @app.callback()
-def options(
+def common(
     version: Annotated[
         bool,
         typer.Option("--version", is_eager=True, callback=_version, help="Print the version."),
@@ -475,17 +256,11 @@ def options(
 
 
 @app.command(cls=Command)
-def demo(
-    atlas: Annotated[
-        Path, typer.Option("--atlas", "-o", metavar="DIR", help="Where its atlas is kept.")
-    ] = DEMO_ATLAS,
-    as_json: JsonOption = False,
-) -> None:
+def demo(atlas: options.DemoAtlas = DEMO_ATLAS, as_json: options.AsJson = False) -> None:
     """Show it all in a few seconds, on a small network for digits.
 
     The network, which reads handwritten digits, and the images come with summit-graph.
     """
-    progress = _progress()
     if not as_json:
         _print(
             "A small network that reads handwritten digits, and 899 digits that it has not seen "
@@ -493,8 +268,9 @@ def demo(
             "is which neurons respond, and which ones excite which.",
             "",
         )
-    with progress.stage("loading PyTorch", None, "module"):
-        from summit_graph import pipeline
+    progress = _progress_with_torch()
+    from summit_graph import pipeline
+
     report = pipeline.ingest(model=DEMO_MODEL, images="digits", atlas=atlas, progress=progress)
     if as_json:
         with _opened(atlas) as opened:
@@ -504,7 +280,7 @@ def demo(
 
     _print("", texts.ingested(report), "")
     _show_class(atlas, DEMO_CLASS, None)
-    folder = _quoted(atlas)
+    folder = shlex.quote(str(atlas))
     _print(
         "",
         "Try next:",
@@ -524,186 +300,48 @@ def demo(
     )
 
 
-def _quoted(path: Path) -> str:
-    import shlex
-
-    return shlex.quote(str(path))
-
-
 @app.command(cls=Command)
 def ingest(
-    images: Annotated[
-        str,
-        typer.Argument(
-            metavar="IMAGES",
-            help="A folder, a manifest (.csv, .parquet), a data set (module:attribute or "
-            "file.py:attribute), or 'digits'.",
-        ),
-    ],
-    model: ModelOption,
-    atlas: Annotated[
-        Path,
-        typer.Option(
-            "--atlas",
-            "-o",
-            metavar="DIR",
-            envvar=ATLAS_VARIABLE,
-            help="The atlas's folder; if it is there, images that are new to it are added.",
-        ),
-    ],
-    as_json: JsonOption = False,
-    weights: WeightsOption = None,
-    image_size: ImageSizeOption = None,
-    mean: MeanOption = None,
-    std: StdOption = None,
-    layers: LayersOption = None,
-    classes_file: Annotated[
-        Path | None,
-        typer.Option(
-            "--classes",
-            metavar="FILE",
-            rich_help_panel=_COUNTING,
-            help="Names (and synsets) of the model's outputs.",
-            show_default="those of the weights",
-        ),
-    ] = None,
-    group_by: Annotated[
-        str,
-        typer.Option(
-            "--group-by",
-            metavar="label|prediction|FILE",
-            rich_help_panel=_COUNTING,
-            help="What an image's class is: its label, what the model takes it for, or groups of "
-            "outputs from a file.",
-        ),
-    ] = "label",
-    activation_mass: Annotated[
-        float,
-        typer.Option(
-            "--activation-mass",
-            metavar="SHARE",
-            rich_help_panel=_COUNTING,
-            callback=_share,
-            help="Active are the neurons that hold this share of a layer's activation.",
-        ),
-    ] = 0.03,
-    top_sources: Annotated[
-        int,
-        typer.Option(
-            "--top-sources",
-            metavar="N",
-            min=1,
-            rich_help_panel=_COUNTING,
-            help="How many sources of a neuron are counted in each image.",
-        ),
-    ] = 5,
-    examples: Annotated[
-        int,
-        typer.Option(
-            "--examples",
-            metavar="N",
-            min=0,
-            rich_help_panel=_COUNTING,
-            help="How many images that excite it most are kept for each neuron.",
-        ),
-    ] = 10,
-    per_class_examples: Annotated[
-        bool,
-        typer.Option(
-            "--per-class-examples",
-            rich_help_panel=_COUNTING,
-            help="Keep them for each class, too.",
-        ),
-    ] = False,
-    strict: Annotated[
-        bool,
-        typer.Option(
-            "--strict",
-            rich_help_panel=_COUNTING,
-            help="Stop at the first image that cannot be read; else it is left out and reported.",
-        ),
-    ] = False,
-    name: Annotated[
-        str | None,
-        typer.Option(
-            "--name",
-            metavar="KEY",
-            rich_help_panel=_COUNTING,
-            help="The atlas's key.",
-            show_default="the model's name and a hash of what is counted",
-        ),
-    ] = None,
-    mass: MassOption = 0.075,
-    damping: DampingOption = 0.85,
-    sources: SourcesOption = None,
-    exclude: ExcludeOption = None,
-    exclude_always_active: ExcludeAlwaysActiveOption = False,
-    device: Annotated[
-        str,
-        typer.Option(
-            "--device",
-            metavar="auto|cpu|cuda|mps",
-            rich_help_panel=_RUNNING,
-            help="Where the model runs; cuda:1 for the second GPU.",
-        ),
-    ] = "auto",
-    batch_size: Annotated[
-        int,
-        typer.Option(
-            "--batch-size",
-            metavar="N",
-            min=1,
-            rich_help_panel=_RUNNING,
-            help="Images in one forward pass.",
-        ),
-    ] = 16,
-    shard_size: Annotated[
-        int,
-        typer.Option(
-            "--shard-size",
-            metavar="N",
-            min=1,
-            rich_help_panel=_RUNNING,
-            help="Images after which the counts are saved.",
-        ),
-    ] = 512,
-    memory: Annotated[
-        str | None,
-        typer.Option(
-            "--memory",
-            metavar="SIZE",
-            rich_help_panel=_RUNNING,
-            help="What temporary tensors and tables may take: 4GB, 512MB.",
-            show_default="a quarter of what is free",
-        ),
-    ] = None,
-    tf32: Annotated[
-        bool,
-        typer.Option(
-            "--tf32",
-            rich_help_panel=_RUNNING,
-            help="Let a GPU round to TF32: faster, and close decisions may differ.",
-        ),
-    ] = False,
-    compact: Annotated[
-        bool,
-        typer.Option(
-            "--compact",
-            rich_help_panel=_RUNNING,
-            help="At the end, fold the saved counts into one part.",
-        ),
-    ] = False,
-    workers: WorkersOption = None,
+    images: options.Images,
+    model: options.Model,
+    atlas: options.AtlasToMake,
+    weights: options.Weights = None,
+    image_size: options.ImageSize = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    layers: options.Layers = None,
+    classes_file: options.ClassesFile = None,
+    group_by: options.GroupBy = "label",
+    activation_mass: options.ActivationMass = 0.03,
+    top_sources: options.TopSources = 5,
+    examples: options.Examples = 10,
+    per_class_examples: options.PerClassExamples = False,
+    strict: options.Strict = False,
+    name: options.Name = None,
+    mass: options.Mass = 0.075,
+    damping: options.Damping = 0.85,
+    sources: options.Sources = None,
+    exclude: options.Exclude = None,
+    exclude_always_active: options.ExcludeAlwaysActive = False,
+    device: options.Device = "auto",
+    batch_size: options.BatchSize = 16,
+    shard_size: options.ShardSize = 512,
+    memory: options.Memory = None,
+    tf32: options.TF32 = False,
+    compact: options.Compact = False,
+    workers: options.Workers = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Count images and rank every class: make an atlas, or add to it.
 
-    Every image passes the model once. A run that was cut off goes on where it stopped when the same command is given again.
+    Every image passes the model once. A run that was cut off goes on where it stopped when the same
+    command is given again.
     """
-    size, means, stds = _image_size(image_size), _numbers("--mean", mean), _numbers("--std", std)
-    budget = _bytes(memory)
-    progress = _progress()
-    with progress.stage("loading PyTorch", None, "module"):
-        from summit_graph import pipeline
+    size, budget = options.image_size(image_size), options.size_in_bytes(memory)
+    means, stds = options.numbers("--mean", mean), options.numbers("--std", std)
+    progress = _progress_with_torch()
+    from summit_graph import pipeline
+
     report = pipeline.ingest(
         model=model,
         images=images,
@@ -714,7 +352,7 @@ def ingest(
         std=stds,
         classes_file=classes_file,
         group_by=group_by,
-        layers=_patterns(layers),
+        layers=options.patterns(layers),
         activation_mass=activation_mass,
         top_sources=top_sources,
         examples=examples,
@@ -736,115 +374,103 @@ def ingest(
         return
     from summit_graph import show as texts
 
-    folder = _quoted(atlas)
-    _print(
-        texts.ingested(report),
-        "",
-        "Next:",
-        *texts.commands(f"summit-graph info {folder}", f"summit-graph show CLASS --atlas {folder}"),
-    )
+    folder = shlex.quote(str(atlas))
+    following = (f"summit-graph info {folder}", f"summit-graph show CLASS --atlas {folder}")
+    _print(texts.ingested(report), "", "Next:", *texts.commands(*following))
 
 
 @app.command(cls=Command)
 def layers(
-    model: ModelOption,
-    weights: WeightsOption = None,
-    image_size: ImageSizeOption = None,
-    mean: MeanOption = None,
-    std: StdOption = None,
-    patterns: LayersOption = None,
-    every: Annotated[
-        bool, typer.Option("--all", help="List everything that --layers can name, too.")
-    ] = False,
-    check: Annotated[
-        bool,
-        typer.Option(
-            "--check",
-            help="Test on two random images that each layer is the sum of its terms, and that "
-            "neurons reach only what they are traced to.",
-        ),
-    ] = False,
-    as_json: JsonOption = False,
+    model: options.Model,
+    weights: options.Weights = None,
+    image_size: options.ImageSize = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    chosen: options.Layers = None,
+    every: options.AllChoices = False,
+    check: options.Check = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """List a model's layers, their shapes, and the hops between them.
 
     Layers that are not chosen but lie between chosen ones are hidden. No image is needed.
     """
-    size, means, stds = _image_size(image_size), _numbers("--mean", mean), _numbers("--std", std)
-    progress = _progress()
-    with progress.stage("loading PyTorch", None, "module"):
-        import torch
+    size = options.image_size(image_size)
+    means, stds = options.numbers("--mean", mean), options.numbers("--std", std)
+    progress = _progress_with_torch()
+    import torch
 
-        from summit_graph.network import check as checks
-        from summit_graph.network.loading import load_model
-        from summit_graph.network.trace import choices, trace
+    from summit_graph.network import check as checks
+    from summit_graph.network.loading import load_model
+    from summit_graph.network.trace import choices, trace
+
     with progress.stage("tracing the model", None, "layer"):
-        loaded: LoadedModel = load_model(model, weights, size, means, stds)
+        loaded = load_model(model, weights, size, means, stds)
         shape = loaded.preprocessing.shape
-        network = trace(loaded.module, shape, _patterns(patterns))
+        network = trace(loaded.module, shape, options.patterns(chosen))
         everything = choices(loaded.module, shape) if every else None
-    complete: tuple[checks.Completeness, ...] = ()
-    traced: tuple[checks.Source, ...] = ()
+    tests: _Tests = {}
     if check:
         with progress.stage("checking the trace", None, "layer"):
             images = torch.randn((2, *shape), generator=torch.Generator().manual_seed(0))
-            complete = checks.completeness(network, images)
-            traced = checks.source(network, images[:1])
+            tests["completeness"] = checks.completeness(network, images)
+            tests["source"] = checks.source(network, images[:1])
     if as_json:
-        document: dict[str, Any] = {
-            "model": loaded.name,
-            "shape": shape,
-            "outputs": network.outputs,
-            "layers": [asdict(layer) for layer in network.layers],
-            "hops": [
-                {
-                    "number": hop.number,
-                    "source": network.layers[hop.source].name,
-                    "target": network.layers[hop.target].name,
-                    "mixers": hop.mixers,
-                }
-                for hop in network.hops
-            ],
-        }
-        if everything is not None:
-            document["choices"] = [asdict(choice) for choice in everything]
-        if check:
-            document["completeness"] = [{**asdict(t), "holds": t.holds} for t in complete]
-            document["source"] = [{**asdict(t), "holds": t.holds} for t in traced]
-        _print_json(document)
+        _print_json(_network_json(network, loaded.name, everything, tests))
     else:
         from summit_graph import show as texts
 
         _print(texts.layers(network, loaded.name, everything))
         if check:
-            _print("", texts.trace_check(complete, traced))
-    if not all(test.holds for test in (*complete, *traced)):
+            _print("", texts.trace_check(tests["completeness"], tests["source"]))
+    if not all(test.holds for found in tests.values() for test in found):
         raise SummitGraphError(
             f"the trace of {loaded.name} is wrong, so its graphs would be, too. Please report it, "
             "with the model."
         )
 
 
+def _network_json(
+    network: Network, name: str, everything: Sequence[Choice] | None, tests: _Tests
+) -> dict[str, Any]:
+    names = [layer.name for layer in network.layers]
+    document: dict[str, Any] = {
+        "model": name,
+        "shape": network.shape,
+        "outputs": network.outputs,
+        "layers": [asdict(layer) for layer in network.layers],
+        "hops": [
+            {**asdict(hop), "source": names[hop.source], "target": names[hop.target]}
+            for hop in network.hops
+        ],
+    }
+    if everything is not None:
+        document["choices"] = [asdict(choice) for choice in everything]
+    for key, found in tests.items():
+        document[key] = [{**asdict(test), "holds": test.holds} for test in found]
+    return document
+
+
 @app.command(cls=Command)
 def rank(
-    atlas: AtlasArgument = None,
-    named: AtlasOption = None,
-    mass: MassOption = 0.075,
-    damping: DampingOption = 0.85,
-    sources: SourcesOption = None,
-    exclude: ExcludeOption = None,
-    exclude_always_active: ExcludeAlwaysActiveOption = False,
-    workers: WorkersOption = None,
-    as_json: JsonOption = False,
+    atlas: options.AtlasPlace = None,
+    named: options.Atlas = None,
+    mass: options.Mass = 0.075,
+    damping: options.Damping = 0.85,
+    sources: options.Sources = None,
+    exclude: options.Exclude = None,
+    exclude_always_active: options.ExcludeAlwaysActive = False,
+    workers: options.Workers = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Rank an atlas again, with other parameters.
 
     The images are not needed: their counts are in the atlas.
     """
     folder = _atlas_folder(atlas, named)
-    progress = _progress()
-    with progress.stage("loading PyTorch", None, "module"):
-        from summit_graph import pipeline
+    progress = _progress_with_torch()
+    from summit_graph import pipeline
+
     report = pipeline.rerank(
         folder,
         _ranking(mass, damping, sources, exclude, exclude_always_active),
@@ -861,30 +487,18 @@ def rank(
 
 @app.command(cls=Command)
 def merge(
-    atlases: Annotated[
-        list[Path], typer.Argument(metavar="ATLAS...", help="Two or more atlases, in any order.")
-    ],
-    output: Annotated[
-        Path,
-        typer.Option("--output", "-o", metavar="DIR", help="The new atlas; it must not exist."),
-    ],
-    allow_duplicates: Annotated[
-        bool,
-        typer.Option(
-            "--allow-duplicates",
-            help="Count an image that is in several of them as often as it is; else that is an "
-            "error.",
-        ),
-    ] = False,
-    workers: WorkersOption = None,
-    as_json: JsonOption = False,
+    atlases: options.Atlases,
+    output: options.MergedAtlas,
+    allow_duplicates: options.AllowDuplicates = False,
+    workers: options.Workers = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Add up atlases of one model, counted alike, into a new one."""
     if len(atlases) < 2:
-        raise UsageError("to merge takes two atlases or more; one was given.")
-    progress = _progress()
-    with progress.stage("loading PyTorch", None, "module"):
-        from summit_graph import pipeline
+        raise UsageError("merging takes two atlases or more; one was given.")
+    progress = _progress_with_torch()
+    from summit_graph import pipeline
+
     report = pipeline.merge(
         atlases, output, allow_duplicates=allow_duplicates, workers=workers, progress=progress
     )
@@ -893,30 +507,25 @@ def merge(
         return
     from summit_graph import show as texts
 
-    _print(
-        texts.ranked(report), "", "Next:", *texts.commands(f"summit-graph info {_quoted(output)}")
-    )
+    following = texts.commands(f"summit-graph info {shlex.quote(str(output))}")
+    _print(texts.ranked(report), "", "Next:", *following)
 
 
 @app.command(cls=Command)
 def info(
-    atlas: AtlasArgument = None,
-    named: AtlasOption = None,
-    every: Annotated[bool, typer.Option("--all", help="List all classes.")] = False,
-    as_json: JsonOption = False,
+    atlas: options.AtlasPlace = None,
+    named: options.Atlas = None,
+    every: options.AllClasses = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Say what an atlas holds: model, images, layers, classes."""
     with _opened(atlas, named) as opened:
         column = opened.generation.table("images", columns=["status"]).column("status")
         statuses = dict(Counter(column.to_pylist()).most_common())
         if as_json:
+            classes = [asdict(record) for record in opened.classes]
             _print_json(
-                {
-                    "path": opened.path,
-                    **opened.info(),
-                    "images": statuses,
-                    "classes": [asdict(record) for record in opened.classes],
-                }
+                {"path": opened.path, **opened.info(), "images": statuses, "classes": classes}
             )
             return
         from summit_graph import show as texts
@@ -926,27 +535,11 @@ def info(
 
 @app.command(cls=Command)
 def show(
-    name: ClassArgument,
-    atlas: AtlasOption = None,
-    neurons: Annotated[
-        int | None,
-        typer.Option(
-            "--neurons",
-            metavar="N",
-            min=1,
-            help="Neurons shown of each layer, the highest in rank.",
-            show_default="all of a graph of up to 50, else 5",
-        ),
-    ] = None,
-    compare: Annotated[
-        str | None,
-        typer.Option(
-            "--compare",
-            metavar="OTHER",
-            help="Show instead which neurons the class shares with another one.",
-        ),
-    ] = None,
-    as_json: JsonOption = False,
+    name: options.ClassName,
+    atlas: options.Atlas = None,
+    neurons: options.Neurons = None,
+    compare: options.Compare = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Show a class's attribution graph, or compare it with another's."""
     if compare is not None:
@@ -999,19 +592,10 @@ def _graph_json(opened: Atlas, name: str) -> dict[str, Any]:
 
 @app.command(cls=Command)
 def neuron(
-    name: Annotated[
-        str, typer.Argument(metavar="NEURON", help="A neuron: layer/channel, as `show` lists them.")
-    ],
-    class_name: Annotated[
-        str | None,
-        typer.Option(
-            "--class",
-            metavar="CLASS",
-            help="Show its strongest sources and targets for this class, too.",
-        ),
-    ] = None,
-    atlas: AtlasOption = None,
-    as_json: JsonOption = False,
+    name: options.NeuronName,
+    class_name: options.ForClass = None,
+    atlas: options.Atlas = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Show which classes a neuron matters to, and what excites it."""
     with _opened(atlas) as opened:
@@ -1032,24 +616,15 @@ def neuron(
 
 @app.command(cls=Command)
 def export(
-    name: ClassArgument,
-    atlas: AtlasOption = None,
-    format: Annotated[  # noqa: A002
-        Format | None,
-        typer.Option(
-            "--format", help="What to write.", show_default="by the ending of --output, else json"
-        ),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output", "-o", metavar="FILE", help="Where to.", show_default="standard output"
-        ),
-    ] = None,
+    name: options.ClassName,
+    atlas: options.Atlas = None,
+    form: options.ExportFormat = None,
+    output: options.ExportFile = None,
 ) -> None:
     """Write a class's attribution graph for another program."""
     ending = output.suffix.lower()[1:] if output is not None else ""
-    chosen = format or (Format(ending) if ending in Format.__members__ else Format.json)
+    known = options.Format.__members__
+    chosen = form or known.get(ending, options.Format.json)
     with _opened(atlas) as opened:
         from summit_graph.atlas.export import export as exported
 
@@ -1070,8 +645,8 @@ def export(
 def main() -> None:
     """Run the command line; `--debug` may stand anywhere in it."""
     arguments = sys.argv[1:]
-    options_end = arguments.index("--") if "--" in arguments else len(arguments)
-    if "--debug" in arguments[:options_end]:
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    if "--debug" in arguments[:end]:
         arguments.remove("--debug")
         arguments.insert(0, "--debug")
     app(args=arguments, prog_name="summit-graph")

@@ -17,7 +17,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from summit_graph.progress import duration, plural, speed
+from summit_graph.progress import plural
 
 if TYPE_CHECKING:
     from summit_graph.atlas.interface import (
@@ -59,7 +59,7 @@ class _Named(Protocol):
 
 
 def plain(text: str) -> str:
-    """The text with what is not printable spelled out (`\\x1b`), so that it moves no cursor."""
+    """The text with what is not printable spelled out as in Python, so that it moves no cursor."""
     return "".join(
         letter if letter.isprintable() else letter.encode("unicode_escape").decode()
         for letter in text
@@ -148,7 +148,9 @@ def attribution_graph(
     sources = _sources(graph.edges)
     width = min(max(cell_len(neuron.name) for neuron in graph.neurons), _NAME)
     heads = _rows(width)
-    heads.add_row("neuron", "active in", "", "fed by (in so many images)")
+    heads.add_row(
+        "neuron", Text("active in", "default"), "", "fed by (in so many images)", style="italic"
+    )
     parts += ["", _indented(heads)]
     if votes:
         table = _rows(width)
@@ -178,7 +180,9 @@ def attribution_graph(
     parts += _beside(similar, confusions, by_prediction)
     if record.unconnected:
         parts.append(
-            _paragraph(f"No earlier layer feeds these, so far: {', '.join(record.unconnected)}.")
+            _paragraph(
+                f"No neuron of an earlier layer feeds one of these layers: {', '.join(record.unconnected)}."
+            )
         )
     if record.converged is False:
         parts.append(
@@ -597,16 +601,11 @@ def _ranking(ranking: Mapping[str, Any]) -> str:
 
 def ingested(report: IngestReport) -> RenderableType:
     """What an ingest did: images, accuracy, what was left out and why, the graphs."""
-    new = (
-        f"{plural(report.new, 'image')} counted in {duration(report.seconds)} "
-        f"({speed(report.new, report.seconds, 'image')})"
-        if report.new and report.seconds
-        else "no new image"
-    )
+    new = f"{report.new:,} new" if report.new else "none new"
     parts: list[RenderableType] = [
         Text(
-            f"{report.atlas}: {plural(report.counted, 'image')} in "
-            f"{plural(report.classes, 'class')}; {new}.",
+            f"{plain(str(report.atlas))}: {plural(report.images, 'image')} ({new}), "
+            f"{report.counted:,} of them in {plural(report.classes, 'class')}.",
             "bold",
         )
     ]

@@ -53,7 +53,7 @@ class Description:
 MIXERS = ("conv", "linear")
 ADDS = ("add", "subtract")
 # Operations that multiply by a constant, or change nothing.
-CONSTANT = ("bn", "scale", "identity", "negate", "shuffle")
+CONSTANT = ("bn", "scale", "identity", "negate", "shuffle", "pick")
 
 
 class Layer(NamedTuple):
@@ -351,7 +351,11 @@ def contributions(
             operation = operations[reader]
             if operation.kind not in CONSTANT or (place in chosen and place != mixer):
                 break
-            if operation.kind == "shuffle":
+            if operation.kind == "pick":
+                if channel not in operation.settings["channels"]:
+                    break
+                channel = operation.settings["channels"].index(channel)
+            elif operation.kind == "shuffle":
                 groups = operation.settings["groups"]
                 each = len(flows[place].value) // groups
                 channel = channel % each * groups + channel // each

@@ -477,6 +477,11 @@ def every_second(b: Builder, x: int) -> int:
     return b.cell(b.pick(x, range(0, b.shapes[x][0], 2)), 3)
 
 
+def sliced_then_normed(b: Builder, x: int) -> int:
+    """Some of a convolution's channels are left out before its norm."""
+    return b.act(b.bn(b.pick(b.conv(x, 5), range(1, 5, 2))))
+
+
 def many_sided(b: Builder, x: int) -> int:
     """Several mixers of one input and its norm, all added (RepVGG while it trains)."""
     channels = b.shapes[x][0]
@@ -560,7 +565,8 @@ def shrunk(b: Builder, x: int) -> int:
 
 MOTIFS = (
     residual, projection, preactivated, pooled_shortcut, strided_shortcut, gated, gated_sum,
-    spatially_gated, inception, dense, separable, grouped, split_shuffle, every_second, many_sided,
+    spatially_gated, inception, dense, separable, grouped, split_shuffle, every_second, sliced_then_normed,
+    many_sided,
     stretch, twice, plain, odd, padded_one, channels_last, difference, activated_sum, nested_sums,
     broadcast_sum, shrunk,
 )  # fmt: skip

@@ -173,6 +173,7 @@ def _without_sources(network: Network, end: Node, values: dict[Node, Any]) -> Te
     tracing = network.tracing
     layers = set(network.nodes)
     mixers = {m.node: m for m in tracing.makers if isinstance(m, Mixer)}
+    under = {m.node: m.under for m in tracing.makers if isinstance(m, operations.Layer)}
     done: dict[Node, Any] = {}
 
     def value(node: Node) -> Any:
@@ -190,7 +191,7 @@ def _without_sources(network: Network, end: Node, values: dict[Node, Any]) -> Te
         paths = tracing.path.get(node)
         if paths is None:
             return values[node]
-        found = tracing.values[node]
+        found = under.get(node, tracing.values[node])
         first = found[0] if isinstance(found, list) and isinstance(found[0], Map) else found
         step = _last_step(first, node) if isinstance(first, Map) else None
         if step is not None and step.kind is Kind.NONLINEAR:

@@ -88,7 +88,7 @@ def export(module: nn.Module, shape: tuple[int, int, int]) -> Graph:
             ).run_decompositions({})
     except Exception as error:
         raise UnsupportedNetwork(_export_failure(error)) from error
-    graph = _read(program)
+    graph = _read(program, module)
     _check_export(module, graph, example)
     return graph
 
@@ -119,17 +119,26 @@ def call(node: Node, values: Mapping[Node, Any]) -> Any:
 def _marked(module: nn.Module) -> Iterator[None]:
     """Hooks that mark what each module returns."""
 
+    calls: dict[str, int] = {}
+
+    def begin(_module: nn.Module, _inputs: Any) -> None:
+        calls.clear()
+
     def mark(name: str) -> Callable[[nn.Module, Any, Any], Any]:
         def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+            number = calls.get(name, 0)
+            calls[name] = number + 1
+            call_name = _numbered(name, number)
             if isinstance(output, Tensor):
-                return _mark(output, name, -1)
+                return _mark(output, call_name, -1)
             if type(output) in (list, tuple):
-                return type(output)(_mark(item, name, n) for n, item in enumerate(output))
+                return type(output)(_mark(item, call_name, n) for n, item in enumerate(output))
             return output
 
         return hook
 
-    hooks = [part.register_forward_hook(mark(name)) for name, part in module.named_modules()]
+    hooks = [module.register_forward_pre_hook(begin)]
+    hooks += [part.register_forward_hook(mark(name)) for name, part in module.named_modules()]
     try:
         yield
     finally:
@@ -142,33 +151,25 @@ def _mark(value: Any, name: str, item: int) -> Any:
     return _returned(value, name, item) if is_map else value
 
 
-def _read(program: torch.export.ExportedProgram) -> Graph:
+def _read(program: torch.export.ExportedProgram, module: nn.Module) -> Graph:
     fx_graph = program.graph_module.graph
     marker = torch.ops.summit_graph.returned.default
-    calls: dict[str, int] = {}
     returned: dict[Node, list[str]] = {}
     scope: dict[Node, tuple[str, ...]] = {}
     nodes: list[Node] = []
+    call_names = _CallNames(module)
 
     for node in list(fx_graph.nodes):
         if node.op == "call_function" and node.target is marker:
             source, name, item = node.args
             node.replace_all_uses_with(source)
             fx_graph.erase_node(node)
-            call_name = _numbered(name, calls.get(name, 0))
-            if item <= 0:
-                calls[name] = calls.get(name, 0) + 1
-            if item > 0:
-                call_name = _numbered(name, calls[name] - 1)
-            returned.setdefault(source, []).append(
-                call_name if item < 0 else f"{call_name}[{item}]"
-            )
+            returned.setdefault(source, []).append(name if item < 0 else f"{name}[{item}]")
             continue
         if node.op == "output":
             break
-        stack = (node.meta.get("nn_module_stack") or {}).values()
-        names = [str(entry[0]) for entry in stack if entry[0]]
-        scope[node] = tuple(_numbered(name, calls.get(name, 0)) for name in names)
+        stack = (node.meta.get("nn_module_stack") or {}).items()
+        scope[node] = tuple(call_names(key, str(entry[0])) for key, entry in stack if entry[0])
         nodes.append(node)
 
     signature = program.graph_signature
@@ -212,6 +213,33 @@ def _read(program: torch.export.ExportedProgram) -> Graph:
         scope=scope,
         order={node: place for place, node in enumerate(nodes)},
     )
+
+
+class _CallNames:
+    """Names of module calls, from the keys that `torch.export` gives them.
+
+    A key ends in `@1` for the second call under a name. A module that has two names is called by
+    the first of them here, its calls numbered as they come.
+    """
+
+    def __init__(self, module: nn.Module):
+        first = {id(part): name for name, part in module.named_modules()}
+        every = list(module.named_modules(remove_duplicate=False))
+        self._name = {name: first[id(part)] for name, part in every}
+        self._alike = {name: 0 for name in first.values()}
+        for _, part in every:
+            self._alike[first[id(part)]] += 1
+        self._met: dict[str, list[str]] = {}
+
+    def __call__(self, key: str, path: str) -> str:
+        name = self._name.get(path, path)
+        if self._alike.get(name, 1) == 1:
+            _, _, number = key.rpartition("@")
+            return _numbered(name, int(number) if "@" in key else 0)
+        met = self._met.setdefault(name, [])
+        if key not in met:
+            met.append(key)
+        return _numbered(name, met.index(key))
 
 
 def _numbered(name: str, call_number: int) -> str:

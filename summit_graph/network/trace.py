@@ -327,9 +327,10 @@ def maker_name(exported: graph.Graph, maker: operations.Maker) -> str:
         return f"{inner}/{_counted(kind, alone.index(node))}"
     behind = node
     while True:
-        names = [name for name in exported.returned.get(behind, ()) if name == inner]
-        if names:
-            return names[0]
+        names = exported.returned.get(behind, ())
+        own = [name for name in names if name.split("[")[0] == inner]
+        if own or (names and behind is node):
+            return (own or names)[0]
         users = [user for user in behind.users if exported.scope[user][: len(scope)] == scope]
         if len(users) != 1 or len(users[0].all_input_nodes) != 1 or _mixes(users[0]):
             break
@@ -768,16 +769,17 @@ class _Builder:
                 or not ({node, *node.users} & self.path)
             ):
                 break
+            kept = (value.numbers[value.numbers >= 0] % LANE).unique()
             found = channels.factor(
                 value.strands[0].steps,
                 self.tracing.graph.constants,
-                tuple(range(size)),
+                tuple(kept.tolist()),
                 constant=True,
             )
             if found is not None:
                 if found.shape[2] != 1:
                     break
-                scale = found[0, :, 0].cpu()
+                scale[kept] = found[0, :, 0].cpu()
         return scale
 
 
