@@ -25,7 +25,7 @@ from typer.core import TyperCommand, TyperGroup
 
 import summit_graph
 from summit_graph import options
-from summit_graph.errors import SummitGraphError, UsageError
+from summit_graph.errors import AtlasError, SummitGraphError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -90,7 +90,8 @@ class Command(TyperCommand):
             if record is not None:
                 argument = param.param_type_name == "argument"
                 head = getattr(param, "rich_help_panel", None) or "Options"
-                groups.setdefault("Arguments" if argument else head, []).append(record)
+                group = groups.setdefault("Arguments" if argument else head, [])
+                group.append((record[0], record[1].replace("\\[", "[")))  # Typer before 0.16
         for head, records in groups.items():
             if records:
                 with formatter.section(head):
@@ -130,7 +131,7 @@ def _print(*parts: RenderableType) -> None:
 
     console = Console(file=sys.stdout, markup=False, highlight=False, emoji=False)
     with console.capture() as captured:
-        console.print(Group(*parts), width=min(console.width, _WIDEST))
+        console.print(Group(*parts), width=min(console.width, _WIDEST), crop=False)
     text = captured.get().replace("\N{NO-BREAK SPACE}", " ")
     if not console.is_terminal:
         text = "".join(f"{line.rstrip()}\n" for line in text.splitlines())
@@ -190,7 +191,6 @@ def _atlas_folder(*named: Path | None) -> Path:
         if path is not None:
             return path
     from summit_graph.atlas.generation import locate
-    from summit_graph.errors import AtlasError
 
     found = []
     for folder in (Path(), *sorted(path for path in Path().iterdir() if path.is_dir())):
@@ -261,6 +261,12 @@ def demo(atlas: options.DemoAtlas = DEMO_ATLAS, as_json: options.AsJson = False)
 
     The network, which reads handwritten digits, and the images come with summit-graph.
     """
+    place = next(path for path in (atlas, *atlas.absolute().parents) if path.exists())
+    if not os.access(place, os.W_OK):
+        raise AtlasError(
+            f"{place.absolute()} cannot be written to. Keep the demo's atlas elsewhere: "
+            "summit-graph demo --atlas DIR."
+        )
     if not as_json:
         _print(
             "A small network that reads handwritten digits, and 899 digits that it has not seen "

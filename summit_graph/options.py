@@ -74,7 +74,7 @@ Images = Annotated[
     ),
 ]
 AtlasPlace = Annotated[Path | None, _argument("ATLAS", "The atlas's folder.", "as --atlas")]
-Atlases = Annotated[list[Path], _argument("ATLAS...", "Two or more atlases, in any order.")]
+Atlases = Annotated[list[Path], _argument("ATLAS", "Two or more atlases, in any order.")]
 ClassName = Annotated[
     str, _argument("CLASS", "A class: its name, a part of it, its index or its synset.")
 ]

@@ -325,6 +325,7 @@ def ingest(
                 k=top_sources,
                 examples=examples,
                 per_class_examples=per_class_examples,
+                by_prediction=table.grouping == "prediction",
                 memory=budget,
             )
             with _exact(tf32):

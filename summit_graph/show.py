@@ -169,21 +169,18 @@ def attribution_graph(
                 _whole(neuron.share),
                 _fed(sources[neuron.name], "the image" if layer.name == first else "-"),
             )
-        if len(neurons) > shown:
-            table.add_row(Text(f"and {len(neurons) - shown} more", "dim"), "", "", "")
         head = Text(layer.name, "bold")
         head.append(f"  {len(neurons)} of {plural(layer.channels, 'neuron')}", "dim")
         if not place:
             head.append(", nearest to the answer", "dim")
         parts += [head, _indented(table)]
+        if len(neurons) > shown:
+            parts.append(_indented(Text(f"and {len(neurons) - shown} more", "dim")))
     parts += ["", *_paths(graph, layers, votes)]
     parts += _beside(similar, confusions, by_prediction)
     if record.unconnected:
-        parts.append(
-            _paragraph(
-                f"No neuron of an earlier layer feeds one of these layers: {', '.join(record.unconnected)}."
-            )
-        )
+        fed = ", ".join(record.unconnected)
+        parts.append(_paragraph(f"No neuron of an earlier layer feeds one of these layers: {fed}."))
     if record.converged is False:
         parts.append(
             _paragraph("The ranking did not converge: take the order of neurons with care.")
@@ -572,9 +569,7 @@ def info(
             )
         parts += ["", rows]
         if len(classes) > len(listed):
-            parts.append(
-                Text(f"and {plural(len(classes) - len(listed), 'class')} more (--all)", "dim")
-            )
+            parts.append(Text(f"and {len(classes) - len(listed):,} more (--all)", "dim"))
     return Group(*parts)
 
 

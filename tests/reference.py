@@ -153,10 +153,12 @@ def before_choice(description: Description, image: Array, flows: list[Flow], pla
     x = flows[operation.inputs[0]]
     kind = operation.kind
     if kind == "conv":
-        value = np.stack([
-            np.sum([correlation(settings, x.value, j, i) for i in sources_of(settings, j)], 0)
-            for j in range(len(settings["weight"]))
-        ])
+        value = np.stack(
+            [
+                np.sum([correlation(settings, x.value, j, i) for i in sources_of(settings, j)], 0)
+                for j in range(len(settings["weight"]))
+            ]
+        )
         return made(place, value + column(settings["bias"]))
     if kind == "linear":
         value = np.array([float((w * x.value).sum()) for w in settings["weight"]])
@@ -300,10 +302,13 @@ def correlation(settings: dict[str, Any], x: Array, j: int, i: int) -> Array:
     for row in range(weight.shape[0]):
         for at in range(weight.shape[1]):
             first, start = row * apart, at * beside
-            total += weight[row, at] * padded[
-                first : first + down * (height - 1) + 1 : down,
-                start : start + along * (width - 1) + 1 : along,
-            ]
+            total += (
+                weight[row, at]
+                * padded[
+                    first : first + down * (height - 1) + 1 : down,
+                    start : start + along * (width - 1) + 1 : along,
+                ]
+            )
     return total
 
 
@@ -375,9 +380,7 @@ def contributions(
         x = flows[operation.inputs[0]]
         found = []
         inputs = (
-            sources_of(operation.settings, j)
-            if operation.kind == "conv"
-            else range(len(x.value))
+            sources_of(operation.settings, j) if operation.kind == "conv" else range(len(x.value))
         )
         for i in inputs:
             origin = x.origin[i]
@@ -408,11 +411,7 @@ def contributions(
         maker, channel = origin
         if maker in number:
             return [Contribution((number[maker], channel), sign * operand.linear[c])]
-        terms = (
-            mixed(maker, channel)
-            if operations[maker].kind in MIXERS
-            else added(maker, channel)
-        )
+        terms = mixed(maker, channel) if operations[maker].kind in MIXERS else added(maker, channel)
         return [Contribution(t.source, sign * t.map * operand.factor[c]) for t in terms]
 
     if target is None:

@@ -138,8 +138,11 @@ class Described(nn.Module):
                 if operation.kind == "prelu":
                     module.weight.data.copy_(tensor(operation.settings["slope"]))
                 if operation.kind == "layer_norm":
-                    filled(module.norm, tensor(operation.settings["gamma"]),
-                           tensor(operation.settings["beta"]))
+                    filled(
+                        module.norm,
+                        tensor(operation.settings["gamma"]),
+                        tensor(operation.settings["beta"]),
+                    )
                 self.add_module(f"n{place}", module)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -171,8 +174,7 @@ class Described(nn.Module):
             "concat": lambda: torch.cat(inputs, 1),
             "pick": lambda: sliced(x, settings["channels"]),
             "shuffle": lambda: shuffled(x, settings["groups"]),
-            "pad_channels": lambda: F.pad(
-                x, (0, 0, 0, 0, settings["before"], settings["after"])),
+            "pad_channels": lambda: F.pad(x, (0, 0, 0, 0, settings["before"], settings["after"])),
         }
         return functions[kind]()
 
@@ -186,9 +188,13 @@ def module_name(description: Description, place: int) -> str:
     operation = description.operations[place]
     if operation.kind in ("add", "subtract") and operation.functional:
         earlier = [
-            o for o in description.operations[:place]
+            o
+            for o in description.operations[:place]
             if o.kind in ("add", "subtract") and o.functional
         ]
+        for n, o in enumerate(description.operations):
+            if o.kind == "identity" and o.inputs == (place,):
+                return f"n{n}"  # a module that returns the sum
         return f"/add_{len(earlier)}" if earlier else "/add"
     if operation.shares is None:
         return f"n{place}"
@@ -285,8 +291,13 @@ class Builder:
         """The same convolution called once more."""
         first = self.operations[place]
         own = place if first.shares is None else first.shares
-        return self.put("conv", x, shape=(self.shapes[place][0], *self.shapes[x][1:]),
-                        shares=own, **first.settings)
+        return self.put(
+            "conv",
+            x,
+            shape=(self.shapes[place][0], *self.shapes[x][1:]),
+            shares=own,
+            **first.settings,
+        )
 
     def bn(self, x: int) -> int:
         channels = self.shapes[x][0]
@@ -306,8 +317,9 @@ class Builder:
 
     def layer_norm(self, x: int) -> int:
         channels = self.shapes[x][0]
-        return self.put("layer_norm", x, eps=1e-5, gamma=self.numbers(channels) + 1,
-                        beta=self.numbers(channels))
+        return self.put(
+            "layer_norm", x, eps=1e-5, gamma=self.numbers(channels) + 1, beta=self.numbers(channels)
+        )
 
     def scale(self, x: int) -> int:
         return self.put("scale", x, factor=self.numbers(self.shapes[x][0]) + 0.25)
@@ -332,8 +344,9 @@ class Builder:
     def pool(self, x: int, kind: str, size: int, stride: int, padding: int) -> int:
         channels, height, width = self.shapes[x]
         sizes = [(n + 2 * padding - size) // stride + 1 for n in (height, width)]
-        return self.put(kind, x, shape=(channels, sizes[0], sizes[1]),
-                        size=size, stride=stride, padding=padding)
+        return self.put(
+            kind, x, shape=(channels, sizes[0], sizes[1]), size=size, stride=stride, padding=padding
+        )
 
     def over_all(self, x: int, kind: str = "mean") -> int:
         functional = kind == "mean" and bool(self.random.random() < 0.5)
@@ -344,8 +357,9 @@ class Builder:
         return self.put("concat", *parts, shape=(channels, *self.shapes[parts[0]][1:]))
 
     def pick(self, x: int, channels: range) -> int:
-        return self.put("pick", x, shape=(len(channels), *self.shapes[x][1:]),
-                        channels=list(channels))
+        return self.put(
+            "pick", x, shape=(len(channels), *self.shapes[x][1:]), channels=list(channels)
+        )
 
     def squeeze(self, x: int, by: int) -> int:
         """A gate for x, one number per channel, computed from `by`."""
@@ -355,8 +369,13 @@ class Builder:
         return self.put("clip01" if self.exact else "sigmoid", last)
 
     def linear(self, x: int, outputs: int) -> int:
-        return self.put("linear", x, shape=(outputs, 1, 1), bias=self.numbers(outputs),
-                        weight=self.numbers(outputs, *self.shapes[x]))
+        return self.put(
+            "linear",
+            x,
+            shape=(outputs, 1, 1),
+            bias=self.numbers(outputs),
+            weight=self.numbers(outputs, *self.shapes[x]),
+        )
 
 
 # Each motif takes the builder and a map, and gives a map; all of them work on any map.
@@ -390,8 +409,9 @@ def pooled_shortcut(b: Builder, x: int) -> int:
     if height < 4:
         return plain(b, x)
     short = b.pool(x, "avg_pool", 2, 2, 0)
-    short = b.put("pad_channels", short, shape=(channels + 2, *b.shapes[short][1:]),
-                  before=1, after=1)
+    short = b.put(
+        "pad_channels", short, shape=(channels + 2, *b.shapes[short][1:]), before=1, after=1
+    )
     return b.add(short, b.conv(x, channels + 2, 2, stride=2, padding=0))
 
 
@@ -565,10 +585,9 @@ def shrunk(b: Builder, x: int) -> int:
 
 MOTIFS = (
     residual, projection, preactivated, pooled_shortcut, strided_shortcut, gated, gated_sum,
-    spatially_gated, inception, dense, separable, grouped, split_shuffle, every_second, sliced_then_normed,
-    many_sided,
-    stretch, twice, plain, odd, padded_one, channels_last, difference, activated_sum, nested_sums,
-    broadcast_sum, shrunk,
+    spatially_gated, inception, dense, separable, grouped, split_shuffle, every_second,
+    sliced_then_normed, many_sided, stretch, twice, plain, odd, padded_one, channels_last,
+    difference, activated_sum, nested_sums, broadcast_sum, shrunk,
 )  # fmt: skip
 
 
@@ -616,6 +635,8 @@ def eligible(description: Description) -> list[int]:
     on_path = path(description)
     found = []
     for place, operation in enumerate(description.operations[:-1]):
+        if operation.kind == "identity":  # another name for its input
+            continue
         names = [origin for origin in flows[place].origin if origin is not None]
         named = has_module(operation) or (
             operation.functional and operation.kind in ("add", "subtract")

@@ -47,7 +47,7 @@ def active(activation: Tensor, mass: float = DEFAULT_MASS) -> Tensor:
         mass: the share of the sum that the active channels reach together, in (0, 1].
 
     Returns:
-        (images, channels) bool; all False for an image whose activations are all 0.
+        (images, channels) bool; a channel whose activation is 0 is never active.
     """
     values = activation.double()
     total = values.sum(1, keepdim=True)
@@ -56,5 +56,5 @@ def active(activation: Tensor, mass: float = DEFAULT_MASS) -> Tensor:
     before = torch.cumsum(ordered.values, 1)
     taken = torch.ones_like(before, dtype=torch.bool)
     taken[:, 1:] = before[:, :-1] < mass
-    taken &= total > 0
+    taken &= ordered.values > 0
     return torch.zeros_like(taken).scatter_(1, ordered.indices, taken)

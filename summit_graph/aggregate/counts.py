@@ -100,6 +100,8 @@ class Counter:
         k: how many sources of each target are counted per image (section 3).
         examples: how many images are kept for each neuron.
         per_class_examples: keep them for each class too.
+        by_prediction: classes are predictions, so an image votes by its predicted output; else by
+            its label's, where it has one.
         memory: bytes that a kernel's temporary tensors may take.
         kernel: what finds the strongest sources; the plain one runs anywhere.
     """
@@ -112,11 +114,12 @@ class Counter:
         k: int = DEFAULT_SOURCES,
         examples: int = DEFAULT_EXAMPLES,
         per_class_examples: bool = False,
+        by_prediction: bool = False,
         memory: int = DEFAULT_MEMORY,
         kernel: Kernel = plain.strongest,
     ):
         self._network, self._mass, self._limit = network, mass, examples
-        self._per_class = per_class_examples
+        self._per_class, self._by_prediction = per_class_examples, by_prediction
         self._peaks: dict[int, Peaks] = {}
         self._strongest: list[tuple[int, Tensor, Tensor]] = []
         self._logit_values: Values = {}
@@ -206,7 +209,7 @@ class Counter:
             outputs = torch.full((len(keys),), -1, dtype=torch.int64)
             for n in counted:
                 label = labels[n]
-                outputs[n] = predicted[n] if label is None else label
+                outputs[n] = predicted[n] if label is None or self._by_prediction else label
             self._add_votes(outputs, torch.tensor(counted), of)
         self._logit_values = {}
 

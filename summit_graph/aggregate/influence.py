@@ -13,6 +13,7 @@ Source: Hohman et al., Summit, TVCG 2020, section 6.3, and the authors' publishe
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -156,7 +157,7 @@ def _blocks(target: Target, device: torch.device) -> list[Block]:
         parts = []
         for place, (number, group) in enumerate(key):
             rows = torch.tensor([received[channel][place][2] for channel in channels])
-            parts.append(_part(target.terms[number], rows, group, device))
+            parts.extend(_parts(target.terms[number], rows, group, device))
         blocks.append(Block(torch.tensor(channels), tuple(parts)))
     return blocks
 
@@ -175,43 +176,51 @@ def _apart(term: Term) -> bool:
     return not torch.equal(term.outputs, torch.arange(len(mixer.weight)))
 
 
-def _part(term: Term, rows: Tensor, group: int, device: torch.device) -> _Part:
+def _parts(term: Term, rows: Tensor, group: int, device: torch.device) -> list[_Part]:
     mixer = term.mixer
     if mixer is None:
-        return _Part(term, rows, None, 1, None, term.neurons[rows].to(device))
+        return [_Part(term, rows, None, 1, None, term.neurons[rows].to(device))]
     outputs = term.outputs[rows]
     weight = mixer.weight[outputs.to(mixer.weight.device)]
     scale = term.scale[rows].to(weight.device, weight.dtype)
     weight = weight * scale.reshape(-1, *[1] * (weight.ndim - 1))
     neurons, features, groups = term.neurons, None, mixer.groups
     if not mixer.convolution:
-        features = _features(mixer, neurons)
-        weight = weight[:, features.to(weight.device)].unsqueeze(3)
-        neurons = neurons[features[:, 0]]
-    elif group >= 0:
+        return [
+            _Part(
+                term,
+                rows,
+                weight[:, some.to(weight.device)].unsqueeze(3).contiguous(),
+                1,
+                some,
+                neurons[some[:, 0]].to(device),
+            )
+            for some in _features(mixer, neurons)
+        ]
+    if group >= 0:
         inputs = weight.shape[1]
         features = torch.arange(group * inputs, (group + 1) * inputs).unsqueeze(1)
         neurons, groups = neurons[features[:, 0]], 1
     elif groups > 1 and not torch.equal(outputs, torch.arange(len(mixer.weight))):
         features = (outputs // _per_group(mixer)).unsqueeze(1)
         neurons, groups = neurons[features[:, 0]], len(outputs)
-    return _Part(term, rows, weight.contiguous(), groups, features, neurons.to(device))
+    return [_Part(term, rows, weight.contiguous(), groups, features, neurons.to(device))]
 
 
-def _features(mixer: Mixer, neurons: Tensor) -> Tensor:
-    """(inputs, features each): features of a linear layer, those of one map together."""
+def _features(mixer: Mixer, neurons: Tensor) -> list[Tensor]:
+    """Features of a linear layer, those of one map together: (inputs, features each).
+
+    Maps of different sizes, flattened and put side by side, stand in tensors of their own.
+    """
     numbers = mixer.input.full().reshape(-1, len(neurons))[0]
     named = torch.nonzero(neurons >= 0).squeeze(1)
     order = named[torch.sort(numbers[named], stable=True).indices]
     _, counts = torch.unique_consecutive(numbers[order], return_counts=True)
-    if len(counts) == 0:
-        return torch.zeros((0, 1), dtype=torch.int64)
-    if int(counts.min()) != int(counts.max()):
-        raise UnsupportedNetwork(
-            f"the linear layer {mixer.node.name} reads more positions of some channels than of "
-            "others"
-        )
-    return order.reshape(-1, int(counts[0]))
+    maps = order.split(counts.tolist())
+    return [
+        torch.stack([map_ for map_ in maps if len(map_) == size])
+        for size in counts.unique().tolist()
+    ]
 
 
 def _observed(part: _Part, values: Values) -> Mixing | Passing:
@@ -263,13 +272,25 @@ def _gate(part: _Part, values: Values) -> Tensor | None:
     """(images or 1, targets, positions or 1): what stands between a mixer and an add."""
     links = part.term.links if part.term.mixer is not None else part.term.links[1:]
     product: Tensor | None = None
+    mixer = part.term.mixer
     for link in links:
         channels = tuple(link.channels[row] for row in part.rows.tolist())
-        kinds = [False] if part.term.mixer is not None else [False, True]
-        for constant in kinds:
+        for constant in (False, True):
             found = factor(link.steps, values, channels, constant=constant)
-            if found is not None:
-                product = found if product is None else product * found
-        if part.term.mixer is None and link.sign != 1:
+            if found is None or (mixer is not None and constant and found.shape[2] == 1):
+                continue
+            if mixer is not None and found.shape[2] not in (1, _positions(mixer)):
+                raise UnsupportedNetwork(
+                    f"a gate that differs between positions stands behind a pool on the way from "
+                    f"{mixer.node.name} to {part.term.end.name}: it belongs to no position of the "
+                    f"mixer's output. Choose the pool's output as a layer."
+                )
+            product = found if product is None else product * found
+        if mixer is None and link.sign != 1:
             product = torch.tensor(link.sign) if product is None else product * link.sign
     return product
+
+
+def _positions(mixer: Mixer) -> int:
+    shape = mixer.node.meta["val"].shape
+    return math.prod(int(size) for size in (shape[2:] if mixer.convolution else shape[1:-1]))

@@ -107,14 +107,16 @@ class Map:
     @property
     def spatial(self) -> tuple[int, ...]:
         """The sizes of the axes beside batch and channels."""
-        return tuple(n for a, n in enumerate(self.shape) if a not in (0, *self._channel_axes()))
+        return tuple(n for a, n in enumerate(self.shape) if a not in (0, *self.channel_axes))
 
     def spatial_axis(self, axis: int) -> int:
         """Where an axis of positions stands in (images, channels, *spatial)."""
-        others = [a for a in range(1, len(self.shape)) if a not in self._channel_axes()]
+        others = [a for a in range(1, len(self.shape)) if a not in self.channel_axes]
         return 2 + others.index(axis)
 
-    def _channel_axes(self) -> tuple[int, ...]:
+    @property
+    def channel_axes(self) -> tuple[int, ...]:
+        """The axes along which channels lie, varying or not."""
         return self.axes or ((self.axis,) if self.axis is not None else ())
 
     def full(self) -> Tensor:
@@ -125,6 +127,49 @@ class Map:
         """The numbers along the one channel axis."""
         assert self.axis is not None
         return self.numbers.movedim(self.axis, -1).reshape(-1).expand(self.shape[self.axis])
+
+    @property
+    def positions(self) -> int:
+        """How many elements one channel of a maker has, where all have as many."""
+        numbers = self.numbers[self.numbers >= 0]
+        repeated = len(numbers) // max(1, len(numbers.unique()))
+        return repeated * math.prod(
+            n for n, m in zip(self.shape, self.numbers.shape, strict=True) if m == 1
+        )
+
+    def places(self) -> Tensor:
+        """For each element the place among its channel's elements, in row-major order."""
+        if self.alone:
+            sizes = [1 if axis in self.axes else n for axis, n in enumerate(self.shape)]
+            return torch.arange(math.prod(sizes)).reshape(sizes).expand(self.shape)
+        full = self.full().reshape(-1)
+        order = torch.sort(full, stable=True).indices
+        _, counts = torch.unique_consecutive(full[order], return_counts=True)
+        starts = torch.repeat_interleave(torch.cumsum(counts, 0) - counts, counts)
+        places = torch.empty_like(full)
+        places[order] = torch.arange(len(full)) - starts
+        return places.reshape(self.shape)
+
+    @property
+    def alone(self) -> bool:
+        """Whether each channel stands at one place along the axes of channels."""
+        numbers = self.numbers.reshape(-1)
+        return len(numbers.unique()) == len(numbers)
+
+    def order_of(self, places: Tensor) -> Tensor | None:
+        """(positions,) the `places` of a channel's elements; None if channels differ in them."""
+        if self.alone:
+            rows = places.movedim(self.axes, tuple(range(len(self.axes))))
+            rows = rows.reshape(math.prod(places.shape[axis] for axis in self.axes), -1)
+        else:
+            full = self.full().reshape(-1)
+            named = torch.nonzero(full >= 0).squeeze(1)
+            named = named[torch.sort(full[named], stable=True).indices]
+            _, counts = torch.unique_consecutive(full[named], return_counts=True)
+            if len(counts.unique()) != 1:
+                return None
+            rows = places.reshape(-1)[named].reshape(len(counts), -1)
+        return rows[0] if bool((rows == rows[:1]).all()) else None
 
     def then(self, kind: Kind, node: Node, source: Node, **what: Any) -> Map:
         """This map behind an operation that changes values and moves nothing."""

@@ -194,8 +194,9 @@ def _without_sources(network: Network, end: Node, values: dict[Node, Any]) -> Te
         found = under.get(node, tracing.values[node])
         first = found[0] if isinstance(found, list) and isinstance(found[0], Map) else found
         step = _last_step(first, node) if isinstance(first, Map) else None
-        if step is not None and step.kind is Kind.NONLINEAR:
-            return torch.zeros_like(values[node])
+        if step is not None and not linear((step,)):
+            many = isinstance(found, list)
+            return [torch.zeros_like(values[node][0])] if many else torch.zeros_like(values[node])
         if step is not None and step.affine is not None:
             factor, shift = step.affine(values)
             x = value(step.source)

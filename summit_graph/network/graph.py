@@ -118,7 +118,6 @@ def call(node: Node, values: Mapping[Node, Any]) -> Any:
 @contextmanager
 def _marked(module: nn.Module) -> Iterator[None]:
     """Hooks that mark what each module returns."""
-
     calls: dict[str, int] = {}
 
     def begin(_module: nn.Module, _inputs: Any) -> None:
@@ -226,7 +225,7 @@ class _CallNames:
         first = {id(part): name for name, part in module.named_modules()}
         every = list(module.named_modules(remove_duplicate=False))
         self._name = {name: first[id(part)] for name, part in every}
-        self._alike = {name: 0 for name in first.values()}
+        self._alike = dict.fromkeys(first.values(), 0)
         for _, part in every:
             self._alike[first[id(part)]] += 1
         self._met: dict[str, list[str]] = {}

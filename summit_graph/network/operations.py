@@ -160,10 +160,22 @@ def trace_node(tracing: Tracing, node: Node) -> Value:
         return value if isinstance(value, Lost) else Lost(node, "takes an item of a value")
     packet = getattr(target, "overloadpacket", target)
     rule = RULES.get(packet)
-    arguments = _arguments(node)
     if rule is None:
-        return Lost(node, _why_no_rule(node))
-    return rule(tracing, node, arguments)
+        return _of_image(tracing, node) or Lost(node, _why_no_rule(node))
+    return rule(tracing, node, _arguments(node))
+
+
+def _of_image(tracing: Tracing, node: Node) -> Value:
+    """The map of an operation without a rule that works on the image alone, before any mixer."""
+    sources = [n for n in node.all_input_nodes if isinstance(tracing.values.get(n), Map)]
+    others = [tracing.values.get(n) for n in node.all_input_nodes if n not in sources]
+    alone = all(not tracing.values[n].strands for n in sources) and not any(
+        isinstance(value, (Lost, Statistic, list)) for value in others
+    )
+    if not sources or not alone or not isinstance(node.meta["val"], Tensor):
+        return None
+    tracing.path[node] = tuple(sources)
+    return nowhere(shape_of(node))
 
 
 def _size_source(tracing: Tracing, node: Node) -> Any:
@@ -319,8 +331,9 @@ def _sum(t: Tracing, node: Node, left: Any, right: Any, first: float, second: fl
         (two, one, right, left, second, first),
     ):
         if isinstance(value, Map) and (isinstance(other, Statistic) or t.constant(added)):
-            if shape_of(node) != value.shape:
-                value = _broadcast(value, node, source)
+            if _spreads_channel(value, node):
+                return Lost(node, "gives one channel a different shift at several places")
+            value = _broadcast(value, node, source)
             t.path[node] = (source,)
 
             def affine(
@@ -368,11 +381,19 @@ def _broadcast(value: Map, node: Node, source: Node) -> Map:
     missing = len(shape) - len(value.shape)
     numbers = value.numbers.reshape(*[1] * missing, *value.numbers.shape)
     wide = replace(value, numbers=numbers, shape=(*[1] * missing, *value.shape))
-    spatial = tuple(n for axis, n in enumerate(shape) if axis and axis not in wide.axes)
+    spatial = tuple(n for axis, n in enumerate(shape) if axis and axis not in wide.channel_axes)
     changed = wide.then(
         Kind.SPATIAL, node, source, change=lambda x: x.expand(*x.shape[:2], *spatial)
     )
     return replace(changed, shape=shape)
+
+
+def _spreads_channel(value: Map, node: Node) -> bool:
+    """Whether a result repeats a map's only channel along the axis of channels."""
+    shape = shape_of(node)
+    if not value.strands or value.axes or len(shape) != len(value.shape):
+        return False
+    return any(shape[axis] != value.shape[axis] for axis in value.channel_axes)
 
 
 def _same_channels(t: Tracing, one: Map, two: Map, node: Node) -> tuple[Map, Map] | None:
@@ -404,26 +425,26 @@ def _join(
     *,
     linear: bool,
 ) -> Map:
-    """One map from two ways out of the same channels."""
+    """One map from two ways out of the same channels; they part where their steps do."""
     one, two = maps
-    strands = tuple(
-        Strand(
-            a.maker,
-            (
-                Step(
-                    Kind.SPATIAL if linear else Kind.NONLINEAR,
-                    node,
-                    left,
-                    one,
-                    lane,
-                    change=change,
-                    branches=(a.steps, b.steps),
-                ),
-            ),
+    strands = []
+    for lane, (a, b) in enumerate(zip(one.strands, two.strands, strict=True)):
+        shared = 0
+        while shared < min(len(a.steps), len(b.steps)) and a.steps[shared] is b.steps[shared]:
+            shared += 1
+        branches = (a.steps[shared:], b.steps[shared:])
+        parting = next((branch[0] for branch in branches if branch), None)
+        step = Step(
+            Kind.SPATIAL if linear else Kind.NONLINEAR,
+            node,
+            left if parting is None else parting.source,
+            one if parting is None else parting.input,
+            lane if parting is None else parting.lane,
+            change=change,
+            branches=branches,
         )
-        for lane, (a, b) in enumerate(zip(one.strands, two.strands, strict=True))
-    )
-    return Map(one.numbers, shape_of(node), strands)
+        strands.append(Strand(a.maker, (*a.steps[:shared], step)))
+    return Map(one.numbers, shape_of(node), tuple(strands))
 
 
 def multiply(t: Tracing, node: Node, a: dict[str, Any]) -> Value:
@@ -445,8 +466,9 @@ def multiply(t: Tracing, node: Node, a: dict[str, Any]) -> Value:
 
 
 def _scaled(t: Tracing, node: Node, value: Map, source: Node, by: Any) -> Value:
-    if shape_of(node) != value.shape:
-        value = _broadcast(value, node, source)
+    if _spreads_channel(value, node):
+        return Lost(node, "gives one channel a different factor at several places")
+    value = _broadcast(value, node, source)
     t.path[node] = (source,)
     return value.then(
         Kind.AFFINE,
@@ -662,10 +684,18 @@ def _map_or_lost(t: Tracing, node: Node, source: Node, then: Callable[[Map], Val
 
 
 def pointwise(t: Tracing, node: Node, a: dict[str, Any]) -> Value:
-    """A function of each value alone."""
+    """A function of each value alone, its parameters the same for all."""
     source = _first(a)
+    if any(
+        not t.constant(arg) or t.graph.constants[arg].numel() != 1
+        for arg in node.all_input_nodes
+        if arg is not source
+    ):
+        return _first_lost(t.values.get(source)) or Lost(
+            node, "is a function of two tensors, or has parameters that differ between channels"
+        )
     return _map_or_lost(
-        t, node, source, lambda x: x.then(Kind.NONLINEAR, node, source, change=_called(node))
+        t, node, source, lambda x: x.then(Kind.NONLINEAR, node, source, change=_called(t, node))
     )
 
 
@@ -725,17 +755,18 @@ def _pooled(
         t,
         node,
         source,
-        lambda x: replace(x.then(kind, node, source, change=_called(node, item)), shape=shape),
+        lambda x: replace(x.then(kind, node, source, change=_called(t, node, item)), shape=shape),
     )
 
 
-def _called(node: Node, item: int | None = None) -> Callable[[Tensor], Tensor]:
+def _called(t: Tracing, node: Node, item: int | None = None) -> Callable[[Tensor], Tensor]:
     """The operation as a function of its first operand."""
     target: Any = node.target
-    arguments = node.args[1:]
+    arguments = [t.number(arg) for arg in node.args[1:]]
+    keywords = {key: t.number(arg) for key, arg in node.kwargs.items()}
 
     def change(x: Tensor) -> Tensor:
-        result = target(x, *arguments, **node.kwargs)
+        result = target(x, *arguments, **keywords)
         return result if item is None else result[item]  # type: ignore[no-any-return]
 
     return change
@@ -866,15 +897,42 @@ def move(t: Tracing, node: Node, a: dict[str, Any]) -> Value:
     if target in (aten.view.default, aten._unsafe_view.default):
         target = aten.reshape.default
     moved = target(value.full(), *arguments, **keywords)
-    return _moved(node, moved, value.strands)
-
-
-def _moved(node: Node, moved: Any, strands: tuple[Strand, ...]) -> Value:
+    places = target(value.places(), *arguments, **keywords)
     if isinstance(moved, (list, tuple)):
-        return [_moved(node, item, strands) for item in moved]
+        return [
+            _ordered(node, source, value, _moved(node, item, value.strands), place)
+            for item, place in zip(moved, places, strict=True)
+        ]
+    return _ordered(node, source, value, _moved(node, moved, value.strands), places)
+
+
+def _moved(node: Node, moved: Tensor, strands: tuple[Strand, ...]) -> Map | Lost:
     if moved.ndim == 0 or moved.shape[0] != 1:
         return Lost(node, "moves positions or channels into the axis of images")
     return compressed(moved, strands)
+
+
+def _ordered(node: Node, source: Node, before: Map, moved: Map | Lost, places: Tensor) -> Value:
+    """What was moved, with a step where that changed the order of a channel's positions.
+
+    `places` tells which of its channel's positions each element of the result was before.
+    """
+    if isinstance(moved, Lost) or not moved.strands:
+        return moved
+    order = moved.order_of(places)
+    if order is None:
+        return Lost(node, "moves the positions of some channels in another way than of others")
+    if torch.equal(order, torch.arange(before.positions)):
+        return moved
+    strands = []
+    for strand in moved.strands:
+        lane = before.strands.index(strand)
+        step = Step(
+            Kind.SPATIAL, node, source, before, lane,
+            change=lambda x: x.flatten(2)[:, :, order.to(x.device)],
+        )  # fmt: skip
+        strands.append(replace(strand, steps=(*strand.steps, step)))
+    return replace(moved, strands=tuple(strands))
 
 
 def slice_(t: Tracing, node: Node, a: dict[str, Any]) -> Value:
@@ -923,6 +981,9 @@ def turn(t: Tracing, node: Node, a: dict[str, Any]) -> Value:
 
 def expand(t: Tracing, node: Node, a: dict[str, Any]) -> Value:
     """A map repeated along axes of size one."""
+    value = t.values.get(a["self"])
+    if isinstance(value, Map) and _spreads_channel(value, node):
+        return Lost(node, "repeats one channel at several places")
     return _map_or_lost(t, node, a["self"], lambda x: _broadcast(x, node, a["self"]))
 
 
@@ -1024,6 +1085,7 @@ RULES: dict[Any, Rule] = {
             aten.transpose, aten.t, aten.movedim, aten.squeeze, aten.unsqueeze, aten.select,
             aten.index_select, aten.split, aten.split_with_sizes, aten.chunk, aten.unbind,
             aten.narrow, aten.channel_shuffle, aten.native_channel_shuffle,
+            aten.pixel_unshuffle,
         ),
         move,
     ),

@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
 import torch
@@ -111,6 +111,7 @@ class Target:
 class Network:
     """A traced classifier: its layers, the hops between them, and how to compute them.
 
+    The graph's output is the logits, a softmax behind them left out.
     `offsets[n]` is the number of layer n's first neuron, all layers counted in forward order;
     `nodes[n]` is the graph's node of layer n's tensor.
     """
@@ -285,28 +286,36 @@ def _names(survey: _Survey) -> dict[str, Node]:
     """Every name that a layer can have, with its node, in forward order."""
     exported, tracing = survey.tracing.graph, survey.tracing
     found: dict[str, Node] = {}
+    behind = _leading_only_to_logits(survey)
     for node in exported.nodes:
         if node not in survey.path or not _can_be_layer(tracing.values.get(node)):
             continue
-        if node is survey.logits or _leads_only_to(survey, node):
+        if node in behind:
             continue
         for name in exported.returned.get(node, ()):
             if name:
                 found.setdefault(name, node)
     for maker in tracing.makers:
         node = maker.node
-        if node in survey.path and node is not survey.logits and not _leads_only_to(survey, node):
+        if node in survey.path and node not in behind:
             name = maker_name(exported, maker)
             if not exported.returned.get(node):
                 found.setdefault(name, node)
     return dict(sorted(found.items(), key=lambda item: exported.order[item[1]]))
 
 
-def _leads_only_to(survey: _Survey, node: Node) -> bool:
-    """Whether only channel-preserving operations stand between a node and the logits."""
-    value = survey.tracing.values[survey.logits]
-    makers = {survey.tracing.makers[strand.maker].node for strand in value.strands}
-    return survey.tracing.graph.order[node] >= min(survey.tracing.graph.order[m] for m in makers)
+def _leading_only_to_logits(survey: _Survey) -> set[Node]:
+    """The nodes between which and the logits only channel-preserving operations stand."""
+    makers = {maker.node for maker in survey.tracing.makers}
+    found: set[Node] = set()
+    stack = [survey.logits]
+    while stack:
+        node = stack.pop()
+        if node not in found:
+            found.add(node)
+            if node not in makers:
+                stack.extend(survey.tracing.path.get(node, ()))
+    return found
 
 
 def maker_name(exported: graph.Graph, maker: operations.Maker) -> str:
@@ -321,10 +330,7 @@ def maker_name(exported: graph.Graph, maker: operations.Maker) -> str:
     inner = scope[-1] if scope else ""
     if isinstance(maker, Mixer):
         alone = [n for n in exported.nodes if exported.scope[n] == scope and _mixes(n)]
-        if inner and len(alone) == 1:
-            return inner
-        kind = str(node.target).split(".")[1]
-        return f"{inner}/{_counted(kind, alone.index(node))}"
+        return inner if inner and len(alone) == 1 else _own_name(exported, maker)
     behind = node
     while True:
         names = exported.returned.get(behind, ())
@@ -335,8 +341,22 @@ def maker_name(exported: graph.Graph, maker: operations.Maker) -> str:
         if len(users) != 1 or len(users[0].all_input_nodes) != 1 or _mixes(users[0]):
             break
         behind = users[0]
-    alike = [n for n in exported.nodes if exported.scope[n] == scope and _adds(n)]
-    return f"{inner}/{_counted('add', alike.index(node))}"
+    return _own_name(exported, maker)
+
+
+def _own_name(exported: graph.Graph, maker: operations.Maker) -> str:
+    """`<innermost module>/add`, `/add_1`, …: the name of a tensor that no module returns."""
+    scope = exported.scope[maker.node]
+    mixes = isinstance(maker, Mixer)
+    alike = [
+        node
+        for node in exported.nodes
+        if exported.scope[node] == scope
+        and node not in exported.constants
+        and (_mixes(node) if mixes else _adds(node))
+    ]
+    kind = str(maker.node.target).split(".")[1] if mixes else "add"
+    return f"{scope[-1] if scope else ''}/{_counted(kind, alike.index(maker.node))}"
 
 
 def _counted(kind: str, place: int) -> str:
@@ -529,8 +549,7 @@ def _network(
         if number not in layer_of and not isinstance(maker, operations.Layer):
             name = maker_name(exported, maker)
             if name in taken:
-                inner = exported.scope[maker.node]
-                name = f"{inner[-1] if inner else ''}/{'add' if isinstance(maker, Add) else 'mix'}"
+                name = _own_name(exported, maker)
             taken.add(name)
             layer_of[number] = (name, False)
 
@@ -558,7 +577,7 @@ def _network(
     logits_map = tracing.values[survey.logits]
     logits = Target(None, logits_map.shape[1], builder.terms(logits_map, survey.logits, None))
     return Network(
-        graph=exported,
+        graph=replace(exported, output=survey.logits),
         shape=shape,
         layers=tuple(layers),
         hops=_hops(targets, layers, offsets, exported),
@@ -729,18 +748,13 @@ class _Builder:
         return Term(targets, None, made, links, scale, neurons, *end, operand, place, lane)
 
     def _constants(self, links: Sequence[Link]) -> Tensor:
-        """(targets,) the constant factors on the way to a sum."""
+        """(targets,) the constant factors on the way to a sum, alike at all positions."""
         scale = torch.ones(len(links[0].channels))
         for link in links:
             found = channels.factor(
                 link.steps, self.tracing.graph.constants, link.channels, constant=True
             )
-            if found is not None:
-                if found.shape[2] != 1:
-                    raise UnsupportedNetwork(
-                        "a constant that differs between positions stands between a mixer and an "
-                        "add"
-                    )
+            if found is not None and found.shape[2] == 1:
                 scale = scale * found[0, :, 0].cpu()
             scale = scale * link.sign
         return scale

@@ -137,7 +137,7 @@ def _columns(term: Mixing | Passing, memory: int) -> _Columns:
     rows, columns = term.kernel.shape[2:]
     if rows == columns == 1 and (term.gate is None or term.gate.shape[2] == 1):
         influence = _closed_form(term)
-    elif term.kernel.shape[1] == 1:
+    elif term.kernel.shape[1] == 1 and term.groups > 1:
         influence = _one_source_each(term)
     else:
         influence = _by_patches(term, memory)
@@ -171,8 +171,6 @@ def _one_source_each(term: Mixing) -> Tensor:
     maps = F.conv2d(
         term.maps, term.kernel, None, term.stride, 0, term.dilation, term.groups
     ).flatten(2)
-    if term.groups == 1:
-        maps = maps.reshape(len(maps), len(term.kernel), -1)
     if term.gate is not None:
         maps = maps * term.gate
     return maps.amax(2).unsqueeze(2)
@@ -199,11 +197,9 @@ def _by_patches(term: Mixing, memory: int) -> Tensor:
     for first in range(0, images, together):
         some = term.maps[first : first + together]
         for start in range(0, groups * inputs, run):
-            patches = F.unfold(
-                some[:, start : start + run], (rows, columns), term.dilation, 0, term.stride
-            )
-            patches = patches.reshape(len(some), -1, area, positions)
-            patches = patches.permute(1, 2, 0, 3).reshape(-1, area, len(some) * positions)
+            windows = some[:, start : start + run].unfold(2, high, down).unfold(3, wide, right)
+            windows = windows[..., :: term.dilation[0], :: term.dilation[1]]
+            patches = windows.permute(1, 4, 5, 0, 2, 3).reshape(-1, area, len(some) * positions)
             maps = torch.bmm(weight[start : start + run], patches)
             maps = maps.reshape(len(maps), each, len(some), positions)
             if term.gate is not None:
