@@ -14,20 +14,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from summit_graph.atlas.atlas import Atlas as Atlas
     from summit_graph.errors import SummitGraphError as SummitGraphError
-    from summit_graph.pipeline import Ranking as Ranking
     from summit_graph.pipeline import ingest as ingest
-    from summit_graph.pipeline import merge as merge
-    from summit_graph.pipeline import rerank as rerank
+    from summit_graph.rank.stage import Ranking as Ranking
+    from summit_graph.reranking import merge as merge
+    from summit_graph.reranking import rerank as rerank
 
 __version__ = "0.1.0"
 
 _HOME = {
     "Atlas": "summit_graph.atlas.atlas",
-    "Ranking": "summit_graph.pipeline",
+    "Ranking": "summit_graph.rank.stage",
     "SummitGraphError": "summit_graph.errors",
     "ingest": "summit_graph.pipeline",
-    "merge": "summit_graph.pipeline",
-    "rerank": "summit_graph.pipeline",
+    "merge": "summit_graph.reranking",
+    "rerank": "summit_graph.reranking",
 }
 
 __all__ = ["Atlas", "Ranking", "SummitGraphError", "__version__", "ingest", "merge", "rerank"]

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from summit_graph.atlas.atlas import Atlas
     from summit_graph.network.check import Completeness, Source
     from summit_graph.network.trace import Choice, Network
-    from summit_graph.pipeline import Ranking
     from summit_graph.progress import LineProgress
+    from summit_graph.rank.stage import Ranking
 
     _Tests = dict[str, tuple[Completeness | Source, ...]]
 
@@ -180,7 +180,7 @@ def _ranking(
     exclude: list[str] | None,
     exclude_always_active: bool,
 ) -> Ranking:
-    from summit_graph.pipeline import Ranking
+    from summit_graph.rank.stage import Ranking
 
     return Ranking(mass, damping, sources, tuple(exclude or ()), exclude_always_active)
 
@@ -474,14 +474,14 @@ def rank(
     The images are not needed: their counts are in the atlas.
     """
     folder = _atlas_folder(atlas, named)
-    progress = _progress_with_torch()
-    from summit_graph import pipeline
+    from summit_graph import reranking
+    from summit_graph.progress import LineProgress
 
-    report = pipeline.rerank(
+    report = reranking.rerank(
         folder,
         _ranking(mass, damping, sources, exclude, exclude_always_active),
         workers=workers,
-        progress=progress,
+        progress=LineProgress(),
     )
     if as_json:
         _print_json(asdict(report))
@@ -502,11 +502,15 @@ def merge(
     """Add up atlases of one model, counted alike, into a new one."""
     if len(atlases) < 2:
         raise UsageError("merging takes two atlases or more; one was given.")
-    progress = _progress_with_torch()
-    from summit_graph import pipeline
+    from summit_graph import reranking
+    from summit_graph.progress import LineProgress
 
-    report = pipeline.merge(
-        atlases, output, allow_duplicates=allow_duplicates, workers=workers, progress=progress
+    report = reranking.merge(
+        atlases,
+        output,
+        allow_duplicates=allow_duplicates,
+        workers=workers,
+        progress=LineProgress(),
     )
     if as_json:
         _print_json(asdict(report))

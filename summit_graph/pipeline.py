@@ -13,12 +13,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
 
-import numpy as np
 import psutil
 import pyarrow as pa
 import torch
@@ -26,8 +23,6 @@ from scipy.stats import binomtest
 
 import summit_graph
 from summit_graph.aggregate.counts import Counter, Counts
-from summit_graph.atlas.generation import Generation
-from summit_graph.atlas.merging import common_ranking, merge_atlases
 from summit_graph.atlas.schema import (
     ClassEntry,
     Description,
@@ -38,146 +33,17 @@ from summit_graph.atlas.schema import (
 from summit_graph.atlas.store import ImageEntry, Store
 from summit_graph.atlas.tables import build_tables, compact
 from summit_graph.errors import ImageError, UsageError
-from summit_graph.explain.similarity import OVERALL, similarity
-from summit_graph.images.batches import Batch, BatchPlan, fingerprints, load_batches, threads
+from summit_graph.images.batches import Batch, BatchPlan, fingerprints, load_batches
 from summit_graph.images.classes import ClassTable, class_table
 from summit_graph.images.sources import Item, Source, labels_of, open_source
 from summit_graph.network.loading import LoadedModel, load_model
 from summit_graph.network.trace import Network, trace
-from summit_graph.rank.stage import Ranking, excluded, flagged, rank_classes
-
-__all__ = [
-    "IngestReport",
-    "LeftOut",
-    "Progress",
-    "RankReport",
-    "Ranking",
-    "Stage",
-    "ingest",
-    "merge",
-    "rerank",
-]
+from summit_graph.rank.stage import Ranking
+from summit_graph.reporting import IngestReport, LeftOut, Progress, RankReport, Reports
+from summit_graph.reranking import rank_store, summarised
 
 # An accuracy counts as above chance where guessing would reach it less than once in a hundred.
 _CHANCE = 0.01
-
-
-class Stage(Protocol):
-    """One step of the work, while it runs."""
-
-    def advance(self, count: int = 1) -> None:
-        """So many more units are done."""
-
-    def note(self, text: str) -> None:
-        """What the stage's line says once it is finished."""
-
-
-class Progress(Protocol):
-    """Where the work reports itself."""
-
-    def stage(self, title: str, total: int | None, unit: str) -> AbstractContextManager[Stage]:
-        """Begin a stage of `total` units (None if that is not known)."""
-
-    def warn(self, message: str) -> None:
-        """Something that the user should know, though the work goes on."""
-
-
-class _Silent:
-    """Progress that nobody watches."""
-
-    @contextmanager
-    def stage(self, title: str, total: int | None, unit: str) -> Iterator[Stage]:
-        yield self
-
-    def warn(self, message: str) -> None:
-        """Warnings are in the report."""
-
-    def advance(self, count: int = 1) -> None:
-        """Nobody counts."""
-
-    def note(self, text: str) -> None:
-        """Nobody reads."""
-
-
-class _Warnings:
-    """Passes progress on and keeps the warnings for the report."""
-
-    def __init__(self, progress: Progress | None):
-        self._progress = progress or _Silent()
-        self.messages: list[str] = []
-
-    def stage(self, title: str, total: int | None, unit: str) -> AbstractContextManager[Stage]:
-        return self._progress.stage(title, total, unit)
-
-    def warn(self, message: str) -> None:
-        self.messages.append(message)
-        self._progress.warn(message)
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """An image that could not be counted, and why."""
-
-    path: str
-    status: str
-
-
-@dataclass(frozen=True)
-class RankReport:
-    """What a ranking found.
-
-    Attributes:
-        classes: classes with images.
-        with_graph: those whose attribution graph has a neuron.
-        empty: the names of the others.
-        not_converged: classes whose PageRank did not converge.
-        unconnected: per class, the layers that no edge reaches from an earlier one.
-        always_active: neurons active in nearly all images of nearly all classes.
-        neurons, edges: least, mean and largest number over the classes with a graph.
-    """
-
-    classes: int
-    with_graph: int
-    empty: tuple[str, ...]
-    not_converged: tuple[str, ...]
-    unconnected: dict[str, tuple[str, ...]]
-    always_active: tuple[str, ...]
-    neurons: tuple[int, float, int]
-    edges: tuple[int, float, int]
-
-
-@dataclass(frozen=True)
-class IngestReport:
-    """What an ingest did.
-
-    Attributes:
-        atlas, key, model: which atlas, and of which model.
-        images: how many images the atlas knows; `counted` of them are counted for a class,
-            `without_class` are run and counted nowhere, `left_out` could not be read.
-        new: images that this run counted.
-        passed_over: files among the images that are none.
-        top1, top5: over all labelled images, 0 to 1; None without labels.
-        classes: classes with images.
-        seconds, images_per_second: of the counting in this run (0 where nothing was new).
-        warnings: what the user was told on the way.
-    """
-
-    atlas: Path
-    key: str
-    model: str
-    images: int
-    counted: int
-    new: int
-    without_class: int
-    left_out: tuple[LeftOut, ...]
-    passed_over: int
-    top1: float | None
-    top5: float | None
-    classes: int
-    seconds: float
-    images_per_second: float
-    warnings: tuple[str, ...]
-    ranking: RankReport
 
 
 def ingest(
@@ -256,7 +122,7 @@ def ingest(
     if not 0 < activation_mass <= 1:
         raise UsageError(f"activation_mass is {activation_mass}; it must be above 0, at most 1")
     ranking = ranking or Ranking()
-    reports = _Warnings(progress)
+    reports = Reports(progress)
     where = _device(device)
 
     with reports.stage("tracing the model", None, "layer") as stage:
@@ -341,75 +207,10 @@ def ingest(
             with reports.stage("making the tables", None, "table"):
                 build_tables(store, memory=budget)
         if pending or store.header.get("ranking") != ranking.describe():
-            ranked = _rank_store(store, ranking, workers, reports)
+            ranked = rank_store(store, ranking, workers, reports)
         else:
-            ranked = _summarised(store.generation)
+            ranked = summarised(store.generation)
         return _report(store, loaded, source, table, network, new, seconds, reports, ranked)
-
-
-def rerank(
-    atlas: str | Path,
-    ranking: Ranking | None = None,
-    *,
-    workers: int | None = None,
-    progress: Progress | None = None,
-) -> RankReport:
-    """Rank all classes of an atlas again, with other parameters; no image is touched.
-
-    Args:
-        atlas: the atlas's folder.
-        ranking: how; None for the defaults.
-        workers: processes; None for one a processor.
-        progress: where to report; None is silent.
-
-    Raises:
-        AtlasError: there is no finished atlas, or it is in use.
-        UnknownNeuron: an excluded neuron is not there.
-    """
-    reports = _Warnings(progress)
-    with Store.open_for_writing(atlas) as store:
-        if not store.up_to_date():
-            raise UsageError(
-                f"{atlas} is not finished: run its `summit-graph ingest` again, then rank."
-            )
-        return _rank_store(store, ranking or Ranking(), workers, reports)
-
-
-def merge(
-    atlases: Sequence[str | Path],
-    output: str | Path,
-    *,
-    allow_duplicates: bool = False,
-    workers: int | None = None,
-    progress: Progress | None = None,
-) -> RankReport:
-    """Add atlases of one model, and of the same layers, parameters, preprocessing and classes.
-
-    The ranking's parameters are those of the atlases if they agree, else the defaults.
-
-    Args:
-        atlases: two or more folders, in any order.
-        output: the new atlas's folder, which must not exist.
-        allow_duplicates: count an image that several of them hold as often as they do.
-        workers: processes; None for one a processor.
-        progress: where to report; None is silent.
-
-    Raises:
-        AtlasError: they differ (the first difference is named), share images, or cannot be read
-            or written.
-    """
-    reports = _Warnings(progress)
-    parameters = common_ranking(atlases)
-    ranking = (
-        Ranking(**{**parameters, "exclude": tuple(parameters["exclude"])})
-        if (parameters)
-        else Ranking()
-    )
-    with reports.stage("adding the atlases", None, "atlas") as stage:
-        store = merge_atlases(atlases, output, allow_duplicates=allow_duplicates)
-        stage.note(f"{len(atlases)} atlases, {store.planned.num_rows:,} images")
-    with store:
-        return _rank_store(store, ranking, workers, reports)
 
 
 def _device(name: str) -> torch.device:
@@ -607,83 +408,6 @@ def _shard_tables(
     }
 
 
-def _rank_store(
-    store: Store, ranking: Ranking, workers: int | None, reports: Progress
-) -> RankReport:
-    generation = store.generation
-    always = flagged(generation)
-    exclude = excluded(generation, ranking, always)
-    names = {layer.number: layer.name for layer in generation.layers}
-    if always and not ranking.exclude_always_active:
-        some = ", ".join(f"{names[layer]}/{channel}" for layer, channel in sorted(always)[:5])
-        reports.warn(
-            f"{len(always)} neurons are active in nearly all images of nearly all classes "
-            f"({some}{', …' if len(always) > 5 else ''}). --exclude-always-active leaves them out."
-        )
-    entry = {"ranking": ranking.describe(), "always_active": sorted(map(list, always))}
-    with store.draft() as draft:
-        for table in ("edges", "ranks", "selections", "votes", "similarity"):
-            draft.write(table, [])
-        with reports.stage("ranking", len(generation.classes), "class") as stage:
-            for ranked in rank_classes(generation, ranking, exclude, workers or threads()):
-                draft.append("edges", ranked.edges)
-                draft.append("ranks", ranked.ranks)
-                draft.append("selections", ranked.selections)
-                draft.append("votes", ranked.votes)
-                stage.advance()
-        with reports.stage("comparing classes", None, "class"):
-            draft.append("similarity", _similarity(generation))
-        published = draft.publish(entry)
-    return _summarised(published)
-
-
-def _similarity(generation: Generation) -> pa.Table:
-    counts = generation.table("activations")
-    class_, layer, channel, count = (
-        np.asarray(counts.column(name)) for name in ("class", "layer", "channel", "count")
-    )
-    found = similarity(class_, layer, channel, count, len(generation.classes))
-    of_layer = [None if number == OVERALL else int(number) for number in found.layer]
-    return pa.table(
-        {
-            "layer": pa.array(of_layer, pa.int16()),
-            "class": pa.array(found.class_index, pa.int32()),
-            "other": pa.array(found.other, pa.int32()),
-            "cosine": pa.array(found.cosine, pa.float64()),
-        }
-    )
-
-
-def _summarised(generation: Generation) -> RankReport:
-    """The report on a ranking, from its tables."""
-    names = {layer.number: layer.name for layer in generation.layers}
-    classes = generation.table("classes", columns=["class", "name", "images"]).to_pylist()
-    chosen = {row["class"]: row for row in generation.table("selections").to_pylist()}
-    counted = [row for row in classes if row["images"]]
-    graphs = [chosen[row["class"]] for row in counted if chosen[row["class"]]["neurons"]]
-    always = generation.header["always_active"]
-    return RankReport(
-        classes=len(counted),
-        with_graph=len(graphs),
-        empty=tuple(r["name"] for r in counted if not chosen[r["class"]]["neurons"]),
-        not_converged=tuple(r["name"] for r in counted if not chosen[r["class"]]["converged"]),
-        unconnected={
-            row["name"]: tuple(names[layer] for layer in chosen[row["class"]]["unconnected"])
-            for row in counted
-            if chosen[row["class"]]["unconnected"]
-        },
-        always_active=tuple(f"{names[layer]}/{channel}" for layer, channel in always),
-        neurons=_spread([graph["neurons"] for graph in graphs]),
-        edges=_spread([graph["edges"] for graph in graphs]),
-    )
-
-
-def _spread(numbers: Sequence[int]) -> tuple[int, float, int]:
-    if not numbers:
-        return (0, 0.0, 0)
-    return (min(numbers), sum(numbers) / len(numbers), max(numbers))
-
-
 def _report(
     store: Store,
     loaded: LoadedModel,
@@ -692,7 +416,7 @@ def _report(
     network: Network,
     new: int,
     seconds: float,
-    reports: _Warnings,
+    reports: Reports,
     ranked: RankReport,
 ) -> IngestReport:
     images = store.generation.table(

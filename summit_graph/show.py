@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     )
     from summit_graph.atlas.schema import LayerEntry
     from summit_graph.network.trace import Choice, Network
-    from summit_graph.pipeline import IngestReport, RankReport
+    from summit_graph.reporting import IngestReport, RankReport
 
 LARGE = 50
 """Neurons of a graph of which `attribution_graph` shows only the first `FEW` of each layer."""

@@ -23,7 +23,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import summit_graph
-from summit_graph import cli, options, pipeline
+from summit_graph import Ranking, cli, options, pipeline
 from summit_graph.atlas.atlas import Atlas
 from summit_graph.atlas.export import FORMATS
 from summit_graph.errors import AtlasError
@@ -165,7 +165,7 @@ def test_the_shell_can_complete() -> None:
 def test_defaults_are_those_of_the_library() -> None:
     library = inspect.signature(pipeline.ingest).parameters
     renamed = {"compact": "compact_shards", "as_json": None}
-    ranking = {field.name: field.default for field in fields(pipeline.Ranking)}
+    ranking = {field.name: field.default for field in fields(Ranking)}
     for command in (cli.ingest, cli.rank, cli.merge):
         for name, parameter in inspect.signature(command).parameters.items():
             other = renamed.get(name, name)
@@ -181,7 +181,7 @@ def test_every_parameter_of_the_library_is_an_option() -> None:
     offered = {"compact_shards" if name == "compact" else name
                for name in inspect.signature(cli.ingest).parameters}  # fmt: skip
     assert set(inspect.signature(pipeline.ingest).parameters) - offered == {"ranking", "progress"}
-    ranking = {field.name for field in fields(pipeline.Ranking)}
+    ranking = {field.name for field in fields(Ranking)}
     assert ranking <= offered
     assert ranking <= set(inspect.signature(cli.rank).parameters)
 

@@ -16,7 +16,7 @@ from summit_graph.aggregate.counts import Counter
 from summit_graph.images.decoding import decode
 from summit_graph.network.loading import LoadedModel, load_model
 from summit_graph.network.trace import trace
-from summit_graph.pipeline import IngestReport
+from summit_graph.reporting import IngestReport
 
 pytestmark = pytest.mark.slow
 

@@ -27,7 +27,7 @@ from summit_graph.atlas.interface import (
 )
 from summit_graph.atlas.schema import LayerEntry
 from summit_graph.network.check import Completeness, Source
-from summit_graph.pipeline import IngestReport, LeftOut, RankReport
+from summit_graph.reporting import IngestReport, LeftOut, RankReport
 
 LAYERS = (
     LayerEntry(0, "early", True, 4, 8, 8),

@@ -244,7 +244,7 @@ class Atlas:
         return NeuronView(neuron, layer.name, channel, tuple(views))
 
     def neighbours(self, neuron: str, name: str | int, limit: int = 10) -> Neighbourhood:
-        """The strongest influences into and out of a neuron in a class' graph.
+        """The strongest influences into and out of a neuron in a class's graph.
 
         They are edges of the whole graph `G_c` (docs/method.md, section 4), not only of the
         attribution graph; `limit` each way.
@@ -288,7 +288,7 @@ class Atlas:
         )
 
     def confusions(self, name: str | int) -> tuple[Confusion, ...]:
-        """What other classes a class' images are taken for, the most frequent first.
+        """What other classes a class's images are taken for, the most frequent first.
 
         Grouped by prediction: what they are instead. Raises: UnknownClass.
         """

@@ -57,12 +57,12 @@ def locate(atlas: Path) -> Path:
     if not atlas.is_dir():
         raise AtlasError(
             f"there is no atlas at {atlas}: no such folder. "
-            "Make one with `summit-graph ingest MODEL IMAGES -o PATH`."
+            "Make one with `summit-graph ingest IMAGES --model SPEC -o DIR`."
         )
     if not (link / HEADER).is_file():
         raise AtlasError(
             f"{atlas} is not an atlas: it has no {HEADER}. "
-            "Make one with `summit-graph ingest MODEL IMAGES -o PATH`."
+            "Make one with `summit-graph ingest IMAGES --model SPEC -o DIR`."
         )
     return link.parent / os.readlink(link) if link.is_symlink() else link
 

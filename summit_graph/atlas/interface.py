@@ -5,7 +5,7 @@ same questions with the same records. Neurons are those of the chosen layers, na
 `<layer>/<channel>`; a class is given by index, name, part of a name or synset (`find_class`).
 
 In every record, `count` is a number of images of the class, `share` is count / images of the class
-(0 to 1), `pagerank` sums to 1 over the neurons of a class' graph, `rank` 1 is the highest.
+(0 to 1), `pagerank` sums to 1 over the neurons of a class's graph, `rank` 1 is the highest.
 Source: docs/method.md, sections 4 to 6.
 """
 
@@ -55,7 +55,7 @@ class ClassRecord:
 
 @dataclass(frozen=True)
 class NeuronRecord:
-    """A neuron of a class' attribution graph. name: `<layer>/<channel>`."""
+    """A neuron of a class's attribution graph. name: `<layer>/<channel>`."""
 
     name: str
     layer: str
@@ -140,8 +140,8 @@ _EDGE_SCHEMA = pa.schema(
 class NeuronInClass:
     """What a neuron is to one class.
 
-    pagerank, rank: None where it has no edge in the class' graph. selected: whether it is in the
-    class' attribution graph. count: in how many images it is active (0: in none).
+    pagerank, rank: None where it has no edge in the class's graph. selected: whether it is in the
+    class's attribution graph. count: in how many images it is active (0: in none).
     """
 
     index: int
@@ -226,7 +226,7 @@ class Confusion:
 
 @dataclass(frozen=True)
 class Vote:
-    """A neuron among the strongest sources of a class' logit, in `count` images."""
+    """A neuron among the strongest sources of a class's logit, in `count` images."""
 
     name: str
     layer: str

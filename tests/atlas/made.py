@@ -174,7 +174,7 @@ def count(store: Store, **options: Any) -> None:
 
 
 def derived(generation: Generation) -> dict[str, pa.Table]:
-    """Made tables of a ranking: every count is kept, PageRank is the share of the class' counts."""
+    """Made tables of a ranking: every count is kept, PageRank is the share of counts."""
     rows: dict[str, list[tuple[Any, ...]]] = defaultdict(list)
     for entry in generation.classes:
         index = entry.index
