@@ -408,13 +408,13 @@ def layers(
 
     from summit_graph.network import check as checks
     from summit_graph.network.loading import load_model
-    from summit_graph.network.trace import choices, trace
+    from summit_graph.network.trace import trace
 
     with progress.stage("tracing the model", None, "layer"):
         loaded = load_model(model, weights, size, means, stds)
         shape = loaded.preprocessing.shape
         network = trace(loaded.module, shape, options.patterns(chosen))
-        everything = choices(loaded.module, shape) if every else None
+        everything = network.choices if every else None
     tests: _Tests = {}
     if check:
         with progress.stage("checking the trace", None, "layer"):

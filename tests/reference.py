@@ -324,6 +324,8 @@ def active(value: Array, mass: float) -> list[int]:
     if total == 0:
         return taken
     for channel in sorted(range(len(value)), key=lambda c: (-activation[c], c)):
+        if activation[channel] == 0:  # rounding kept the sum below the mass; none is left
+            break
         taken.append(channel)
         running += activation[channel] / total
         if running >= mass:

@@ -304,6 +304,8 @@ def _sum(t: Tracing, node: Node, left: Any, right: Any, first: float, second: fl
     one, two = _value(t, left), _value(t, right)
     if isinstance(one, Map) and isinstance(two, Map):
         t.path[node] = (left, right)
+        if not one.strands and not two.strands:
+            return nowhere(shape_of(node))
         same = _same_channels(t, one, two, node)
         if same is not None:
             return _join(

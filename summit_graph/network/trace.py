@@ -2,9 +2,9 @@
 
 1. Export the model as a flat graph of operations (`graph`).
 2. Run each operation's rule on channel numbers (`operations`), and walk back from the logits: what
-   lies on the way is the **path**; gates and statistics are beside it.
-3. Choose layers, by name or by default, and run the rules again with each chosen layer's tensor
-   as a maker of its own channels.
+   lies on the way is the **path**; gates and statistics are beside it (`survey`).
+3. Choose layers, by name or by default (`layers`), and run the rules again with each chosen
+   layer's tensor as a maker of its own channels.
 4. A maker on the path that another mixer reads, and that is no chosen layer, is a **hidden**
    layer. Number all layers in forward order.
 5. For each layer behind the first chosen one, and for the logits, list the **terms** of every
@@ -13,18 +13,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor, nn
 from torch.fx import Node
 
-from summit_graph.errors import UnknownLayer, UnsupportedNetwork
 from summit_graph.network import channels, graph, operations
 from summit_graph.network.channels import LANE, Map, Step
-from summit_graph.network.operations import Add, Lost, Mixer, Tracing
+from summit_graph.network.layers import (
+    default_layers,
+    maker_name,
+    matching_layers,
+    names_of,
+    own_name,
+)
+from summit_graph.network.operations import Add, Mixer, Tracing
+from summit_graph.network.survey import Survey, sizes_of, survey_of
 
 
 @dataclass(frozen=True)
@@ -107,13 +113,24 @@ class Target:
     terms: tuple[Term, ...]
 
 
+@dataclass(frozen=True)
+class Choice:
+    """A tensor that can be chosen as a layer."""
+
+    name: str
+    channels: int
+    height: int
+    width: int
+
+
 @dataclass(frozen=True, eq=False)
 class Network:
     """A traced classifier: its layers, the hops between them, and how to compute them.
 
     The graph's output is the logits, a softmax behind them left out.
     `offsets[n]` is the number of layer n's first neuron, all layers counted in forward order;
-    `nodes[n]` is the graph's node of layer n's tensor.
+    `nodes[n]` is the graph's node of layer n's tensor, `maps[n]` where its elements come from.
+    `choices` is everything that could have been chosen, in forward order.
     """
 
     graph: graph.Graph
@@ -128,6 +145,7 @@ class Network:
     maps: tuple[Map, ...] = field(repr=False)
     makers: Mapping[int, int] = field(repr=False)
     tracing: Tracing = field(repr=False)
+    choices: tuple[Choice, ...] = field(repr=False)
 
     @property
     def chosen(self) -> tuple[Layer, ...]:
@@ -138,16 +156,6 @@ class Network:
     def neurons(self) -> int:
         """The number of neurons of all layers, hidden ones too."""
         return sum(layer.channels for layer in self.layers)
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A tensor that can be chosen as a layer."""
-
-    name: str
-    channels: int
-    height: int
-    width: int
 
 
 def trace(
@@ -177,359 +185,25 @@ def trace_graph(
     layers: Sequence[str] | None = None,
 ) -> Network:
     """`trace` for a model that was exported before."""
-    survey = _survey(exported)
-    names = _names(survey)
+    survey = survey_of(exported)
+    names = names_of(survey)
     if layers is None:
-        chosen = _default_layers(survey, module, names)
+        chosen = default_layers(survey, module, names)
     else:
-        chosen = _matching_layers(layers, names, survey)
-    return _network(exported, shape, chosen, survey)
-
-
-def choices(module: nn.Module, shape: tuple[int, int, int]) -> tuple[Choice, ...]:
-    """Everything that `layers` can name, in forward order. Raises as `trace` does."""
-    survey = _survey(graph.export(module, shape))
-    return tuple(
-        Choice(name, *_sizes(survey.tracing.values[node])) for name, node in _names(survey).items()
+        chosen = matching_layers(layers, names, survey)
+    possible = tuple(
+        Choice(name, *sizes_of(survey.tracing.values[node])) for name, node in names.items()
     )
-
-
-@dataclass(frozen=True, eq=False)
-class _Survey:
-    """One pass of the rules: what is on the path, and the logits' node."""
-
-    tracing: Tracing
-    logits: Node
-    path: frozenset[Node]
-
-
-def _survey(exported: graph.Graph, chosen: Iterable[Node] = ()) -> _Survey:
-    """Run every rule, in forward order; a chosen node's channels become a maker's."""
-    tracing = Tracing(exported)
-    boundaries = set(chosen)
-    image = exported.image
-    tracing.values[image] = channels.nowhere(operations.shape_of(image))
-    for node in exported.nodes:
-        if node in exported.constants or node is image:
-            continue
-        value = operations.trace_node(tracing, node)
-        if node in boundaries and isinstance(value, Map):
-            assert value.axis is not None
-            value = tracing.make(operations.Layer(node, value), value.axis)
-        tracing.values[node] = value
-
-    logits = exported.output
-    while getattr(logits.target, "overloadpacket", None) in (
-        torch.ops.aten.softmax,
-        torch.ops.aten._softmax,
-        torch.ops.aten.log_softmax,
-        torch.ops.aten.sigmoid,
-    ):
-        logits = logits.all_input_nodes[0]
-    path: set[Node] = set()
-    stack = [logits]
-    while stack:
-        node = stack.pop()
-        if node in path:
-            continue
-        path.add(node)
-        value = tracing.values.get(node)
-        if isinstance(value, Lost):
-            raise UnsupportedNetwork(_refusal(exported, value))
-        stack.extend(tracing.path.get(node, ()))
-    value = tracing.values.get(logits)
-    if (
-        not isinstance(value, Map)
-        or value.axis is None
-        or not any(isinstance(maker, Mixer) for maker in tracing.makers)
-    ):
-        raise UnsupportedNetwork(
-            "no convolution or linear layer leads from the image to the output"
-        )
-    if len(value.shape) < 2 or value.axis != 1 or any(n != 1 for n in value.shape[2:]):
-        raise UnsupportedNetwork(
-            f"the model returns a tensor of shape {('images', *value.shape[1:])}; "
-            "a classifier returns one logit per class: (images, classes)"
-        )
-    return _Survey(tracing, logits, frozenset(path))
-
-
-def _refusal(exported: graph.Graph, lost: Lost) -> str:
-    where = exported.place(lost.node)
-    what = f"{lost.node.target} in {where} {lost.reason}"
-    if "attention" in lost.reason:
-        return f"attention is not supported: {what}. summit-graph traces convolutional classifiers."
-    return (
-        f"the way from image to logits cannot be traced: {what}. summit-graph needs each channel "
-        "to be followed from mixer to mixer; write that part with convolutions, activations, "
-        "pools, normalisation, adds and concatenation, or add a rule for the operation "
-        "(CONTRIBUTING.md)."
-    )
-
-
-def _sizes(value: Map) -> tuple[int, int, int]:
-    """Channels, height, width."""
-    assert value.axis is not None
-    spatial = (*value.spatial, 1, 1)
-    return value.shape[value.axis], spatial[0], spatial[1]
-
-
-def _can_be_layer(value: object) -> bool:
-    if not isinstance(value, Map) or value.axis is None or not value.strands:
-        return False
-    numbers = value.channels()
-    own = numbers[numbers >= 0]
-    return len(own) == len(own.unique())
-
-
-def _names(survey: _Survey) -> dict[str, Node]:
-    """Every name that a layer can have, with its node, in forward order."""
-    exported, tracing = survey.tracing.graph, survey.tracing
-    found: dict[str, Node] = {}
-    behind = _leading_only_to_logits(survey)
-    for node in exported.nodes:
-        if node not in survey.path or not _can_be_layer(tracing.values.get(node)):
-            continue
-        if node in behind:
-            continue
-        for name in exported.returned.get(node, ()):
-            if name:
-                found.setdefault(name, node)
-    for maker in tracing.makers:
-        node = maker.node
-        if node in survey.path and node not in behind:
-            name = maker_name(exported, maker)
-            if not exported.returned.get(node):
-                found.setdefault(name, node)
-    return dict(sorted(found.items(), key=lambda item: exported.order[item[1]]))
-
-
-def _leading_only_to_logits(survey: _Survey) -> set[Node]:
-    """The nodes between which and the logits only channel-preserving operations stand."""
-    makers = {maker.node for maker in survey.tracing.makers}
-    found: set[Node] = set()
-    stack = [survey.logits]
-    while stack:
-        node = stack.pop()
-        if node not in found:
-            found.add(node)
-            if node not in makers:
-                stack.extend(survey.tracing.path.get(node, ()))
-    return found
-
-
-def maker_name(exported: graph.Graph, maker: operations.Maker) -> str:
-    """The name of a mixer, or of a sum.
-
-    A mixer's is that of the innermost module call that runs it, a sum's that of the module that
-    returns it; where there is none, `<innermost module>/conv2d`, `/add`, `/add_1`, … in forward
-    order.
-    """
-    node = maker.node
-    scope = exported.scope[node]
-    inner = scope[-1] if scope else ""
-    if isinstance(maker, Mixer):
-        alone = [n for n in exported.nodes if exported.scope[n] == scope and _mixes(n)]
-        return inner if inner and len(alone) == 1 else _own_name(exported, maker)
-    behind = node
-    while True:
-        names = exported.returned.get(behind, ())
-        own = [name for name in names if name.split("[")[0] == inner]
-        if own or (names and behind is node):
-            return (own or names)[0]
-        users = [user for user in behind.users if exported.scope[user][: len(scope)] == scope]
-        if len(users) != 1 or len(users[0].all_input_nodes) != 1 or _mixes(users[0]):
-            break
-        behind = users[0]
-    return _own_name(exported, maker)
-
-
-def _own_name(exported: graph.Graph, maker: operations.Maker) -> str:
-    """`<innermost module>/add`, `/add_1`, …: the name of a tensor that no module returns."""
-    scope = exported.scope[maker.node]
-    mixes = isinstance(maker, Mixer)
-    alike = [
-        node
-        for node in exported.nodes
-        if exported.scope[node] == scope
-        and node not in exported.constants
-        and (_mixes(node) if mixes else _adds(node))
-    ]
-    kind = str(maker.node.target).split(".")[1] if mixes else "add"
-    return f"{scope[-1] if scope else ''}/{_counted(kind, alike.index(maker.node))}"
-
-
-def _counted(kind: str, place: int) -> str:
-    return f"{kind}_{place}" if place else kind
-
-
-def _mixes(node: Node) -> bool:
-    packet = getattr(node.target, "overloadpacket", None)
-    return operations.RULES.get(packet) in (
-        operations.convolution,
-        operations.linear,
-        operations.product,
-    )
-
-
-def _adds(node: Node) -> bool:
-    packet = getattr(node.target, "overloadpacket", None)
-    rules = (operations.add, operations.subtract, operations.subtract_from)
-    return operations.RULES.get(packet) in rules
-
-
-def _default_layers(
-    survey: _Survey, module: nn.Module, names: Mapping[str, Node]
-) -> dict[Node, str]:
-    """The outputs of the network's blocks, or of its mixers where it has no blocks."""
-    exported = survey.tracing.graph
-    mixers = [m for m in survey.tracing.makers if isinstance(m, Mixer) and m.node in survey.path]
-    held: dict[str, int] = {}
-    for mixer in mixers:
-        for name in exported.scope[mixer.node]:
-            held[name] = held.get(name, 0) + 1
-    parts = dict(module.named_modules())
-    blocks = {
-        name
-        for name, count in held.items()
-        if count >= 2 and not _container(parts[name.split("@")[0]])
-    }
-    returns = _returns(names)
-    blocks = {name for name in blocks if name in returns}
-    outer = {
-        name
-        for name in blocks
-        if not any(other != name and _inside(name, other, exported, mixers) for other in blocks)
-    }
-    while len(outer) == 1:
-        inner = blocks - outer
-        deeper = {
-            name
-            for name in inner
-            if not any(other != name and _inside(name, other, exported, mixers) for other in inner)
-        }
-        if len(deeper) < 2:
-            break
-        blocks, outer = inner, deeper
-    if len(outer) >= 2:
-        return {node: name for block in outer for name, node in returns[block].items()}
-    return _mixer_outputs(survey, mixers, names, held)
-
-
-def _returns(names: Mapping[str, Node]) -> dict[str, dict[str, Node]]:
-    """Per module call, its returned layers: one, or the items of a list."""
-    found: dict[str, dict[str, Node]] = {}
-    for name, node in names.items():
-        found.setdefault(name.split("[")[0], {})[name] = node
-    return found
-
-
-def _inside(name: str, other: str, exported: graph.Graph, mixers: Sequence[Mixer]) -> bool:
-    """Whether one module call runs within another."""
-    scope = next(exported.scope[m.node] for m in mixers if name in exported.scope[m.node])
-    return other in scope[: scope.index(name)]
-
-
-def _container(part: nn.Module) -> bool:
-    """A module that only runs its children in turn."""
-    return type(part).forward in (nn.Sequential.forward, nn.Module.forward)
-
-
-def _mixer_outputs(
-    survey: _Survey, mixers: Sequence[Mixer], names: Mapping[str, Node], held: Mapping[str, int]
-) -> dict[Node, str]:
-    """Each convolution's output behind its normalisation and activation.
-
-    Fully connected layers take part only in a network that has no convolution (or one).
-    """
-    spatial = [m for m in mixers if m.convolution]
-    by_node: dict[Node, list[str]] = {}
-    for name, node in names.items():
-        by_node.setdefault(node, []).append(name)
-    chosen: dict[Node, str] = {}
-    for mixer in spatial if len(spatial) > 1 else mixers:
-        node, best = mixer.node, None
-        while True:
-            if node in by_node:
-                best = node
-            users = [user for user in node.users if user in survey.path or _item(user)]
-            if len(users) != 1 or len(node.users) != 1 or not _finishes(users[0]):
-                break
-            node = users[0]
-        if best is not None:
-            options = [n for n in by_node[best] if held.get(n, 0) <= 1]
-            chosen[best] = (options or by_node[best])[-1]
-    if not chosen:
-        raise UnknownLayer(
-            "the network has no layer before its logits, so there is nothing to show"
-        )
-    return chosen
-
-
-def _item(node: Node) -> bool:
-    return node.target is graph.GETITEM
-
-
-def _finishes(node: Node) -> bool:
-    """Normalisation, activation, or what changes nothing."""
-    if _item(node):
-        return True
-    rule = operations.RULES.get(getattr(node.target, "overloadpacket", None))
-    return rule in (
-        operations.batch_norm,
-        operations.group_norm,
-        operations.instance_norm,
-        operations.layer_norm,
-        operations.pointwise,
-        operations.prelu,
-        operations.identity,
-    )
-
-
-def _matching_layers(
-    patterns: Sequence[str], names: Mapping[str, Node], survey: _Survey
-) -> dict[Node, str]:
-    """The layers that names and globs choose; a tensor with several names keeps the first."""
-    chosen: dict[Node, str] = {}
-    for pattern in patterns:
-        if pattern in names:
-            chosen[names[pattern]] = pattern
-            continue
-        items = {n: node for n, node in names.items() if n.split("[")[0] == pattern}
-        found = items or {n: node for n, node in names.items() if fnmatchcase(n, pattern)}
-        if not found:
-            raise UnknownLayer(_no_such_layer(pattern, names, survey))
-        for name, node in found.items():
-            chosen.setdefault(node, name)
-    return chosen
-
-
-def _no_such_layer(pattern: str, names: Mapping[str, Node], survey: _Survey) -> str:
-    returned = {n: node for node, own in survey.tracing.graph.returned.items() for n in own}
-    shown = ", ".join(list(names)[:12]) + (", …" if len(names) > 12 else "")
-    if pattern in returned:
-        node = returned[pattern]
-        if node in survey.path:
-            why = "its tensor holds logits or no single axis of channels"
-        else:
-            why = "it is not on the way from image to logits"
-        return f"'{pattern}' cannot be a layer: {why}. This model's layers: {shown}."
-    return (
-        f"no layer matches '{pattern}'. This model has: {shown}. "
-        "`summit-graph layers --model … --all` lists every one."
-    )
-
-
-# The network ---------------------------------------------------------------------------------
+    return _network(exported, shape, chosen, possible)
 
 
 def _network(
     exported: graph.Graph,
     shape: tuple[int, int, int],
     chosen: Mapping[Node, str],
-    first_survey: _Survey,
+    possible: tuple[Choice, ...],
 ) -> Network:
-    survey = _survey(exported, chosen)
+    survey = survey_of(exported, chosen)
     tracing, order = survey.tracing, exported.order
     makers = tracing.makers
 
@@ -549,7 +223,7 @@ def _network(
         if number not in layer_of and not isinstance(maker, operations.Layer):
             name = maker_name(exported, maker)
             if name in taken:
-                name = _own_name(exported, maker)
+                name = own_name(exported, maker)
             taken.add(name)
             layer_of[number] = (name, False)
 
@@ -560,7 +234,7 @@ def _network(
         name, is_chosen = layer_of[number]
         own = _own_map(makers[number], tracing)
         maps.append(own)
-        layers.append(Layer(place, name, is_chosen, *_sizes(own)))
+        layers.append(Layer(place, name, is_chosen, *sizes_of(own)))
     place_of = {number: place for place, number in enumerate(numbers)}
     offsets: list[int] = []
     total = 0
@@ -589,6 +263,7 @@ def _network(
         maps=tuple(maps),
         makers=place_of,
         tracing=tracing,
+        choices=possible,
     )
 
 
@@ -624,7 +299,7 @@ def _hops(
 class _Builder:
     """Lists the terms of targets, given which makers are layers."""
 
-    def __init__(self, survey: _Survey, place_of: Mapping[int, int], offsets: Sequence[int]):
+    def __init__(self, survey: Survey, place_of: Mapping[int, int], offsets: Sequence[int]):
         self.tracing = survey.tracing
         self.path = survey.path
         self.place_of = place_of
@@ -770,10 +445,15 @@ class _Builder:
         scale = torch.ones(size)
         if isinstance(self.tracing.makers[own.strands[0].maker], operations.Layer):
             return scale
+        under = {
+            layer.node: layer.under
+            for layer in self.tracing.makers
+            if isinstance(layer, operations.Layer)
+        }
         node = mixer.node
-        while len(node.users) == 1:
+        while len(node.users) == 1 and node not in under:
             (node,) = node.users
-            value = self.tracing.values.get(node)
+            value = under.get(node, self.tracing.values.get(node))
             value = value[0] if isinstance(value, list) and value else value
             if (
                 not isinstance(value, Map)

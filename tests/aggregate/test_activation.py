@@ -36,6 +36,11 @@ def test_without_activation_nothing_is_active() -> None:
     assert channels(0, 3, 0, mass=1.0) == [1]
 
 
+def test_all_of_the_mass_takes_no_silent_channel() -> None:
+    """Ten shares of a tenth add up to less than 1 in float64."""
+    assert channels(*[0.1] * 10, *[0.0] * 5, mass=1.0) == list(range(10))
+
+
 def test_peaks_are_0_or_more_and_the_first_of_equals() -> None:
     maps = torch.tensor([[[-1.0, -3.0, -1.0], [0.0, 2.0, 2.0], [4.0, 1.0, 4.0]]])
     found = peaks(maps)

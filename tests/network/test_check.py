@@ -43,7 +43,7 @@ def made(motif: Motif, *, exact: bool = False) -> reference.Description:
 
 
 def traced(description: reference.Description, chosen: list[int] | None = None) -> Network:
-    places = [place for place in eligible(description)[:1]] if chosen is None else chosen
+    places = eligible(description)[:1] if chosen is None else chosen
     names = [module_name(description, place) for place in places]
     return trace(Described(description).eval(), description.shape, names)
 
@@ -186,6 +186,7 @@ def equal_to_reference(
     return True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("motif", MOTIFS, ids=lambda motif: motif.__name__)
 def test_every_influence_equals_the_reference(motif: Motif) -> None:
     """Not the strongest alone, and not its place alone: all values."""

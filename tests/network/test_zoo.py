@@ -104,16 +104,15 @@ def randomised(module: nn.Module) -> nn.Module:
 
 
 def built(name: str) -> nn.Module:
-    library, _, model = name.partition(":")
     torch.manual_seed(0)
-    if library == "timm":
-        return randomised(optional_package("timm").create_model(model))
+    if name.startswith("timm:"):
+        return randomised(optional_package("timm").create_model(name.removeprefix("timm:")))
     import torchvision
 
     extra: dict[str, Any] = {}
-    if model in ("googlenet", "inception_v3"):
+    if name in ("googlenet", "inception_v3"):
         extra = {"init_weights": False}
-    return randomised(getattr(torchvision.models, model)(weights=None, **extra))
+    return randomised(getattr(torchvision.models, name)(weights=None, **extra))
 
 
 def holds(network: Network, size: int) -> None:
