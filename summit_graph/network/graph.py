@@ -93,17 +93,13 @@ def export(module: nn.Module, shape: tuple[int, int, int]) -> Graph:
     return graph
 
 
-def run(
-    graph: Graph, images: Tensor, watch: Callable[[Node, Mapping[Node, Any]], None] | None = None
-) -> dict[Node, Any]:
+def run(graph: Graph, images: Tensor) -> dict[Node, Any]:
     """Every value of the forward pass; for checks on small batches, since nothing is freed."""
     values: dict[Node, Any] = dict(graph.constants)
     values[graph.image] = images
     for node in graph.nodes:
         if node not in values:
             values[node] = call(node, values)
-            if watch is not None:
-                watch(node, values)
     return values
 
 

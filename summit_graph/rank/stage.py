@@ -60,16 +60,12 @@ class Ranking:
 
 
 class ClassTables(NamedTuple):
-    """One class's rows of the ranking tables, and what to report of it."""
+    """One class's rows of the ranking tables."""
 
     edges: pa.Table
     ranks: pa.Table
     selections: pa.Table
     votes: pa.Table
-    neurons: int
-    graph_edges: int
-    converged: bool
-    unconnected: tuple[int, ...]
 
 
 def flagged(generation: Generation) -> frozenset[tuple[int, int]]:
@@ -180,7 +176,6 @@ def _flat(
 def _tables(index: int, ranked: ClassRank, votes: Votes) -> ClassTables:
     selection, edges = ranked.selection, ranked.edges
     keep = np.lexsort((edges.target, edges.target_layer, edges.source, edges.source_layer))
-    neurons, kept_edges = int(selection.selected.sum()), int(selection.edges.sum())
     return ClassTables(
         edges=_table(
             "edges",
@@ -205,17 +200,13 @@ def _tables(index: int, ranked: ClassRank, votes: Votes) -> ClassTables:
             index,
             mass=[selection.mass],
             threshold=[selection.threshold],
-            neurons=[neurons],
-            edges=[kept_edges],
+            neurons=[int(selection.selected.sum())],
+            edges=[int(selection.edges.sum())],
             iterations=[ranked.iterations],
             converged=[ranked.converged],
             unconnected=[list(selection.unconnected)],
         ),
         votes=_table("votes", index, layer=votes.layer, channel=votes.channel, count=votes.count),
-        neurons=neurons,
-        graph_edges=kept_edges,
-        converged=ranked.converged,
-        unconnected=selection.unconnected,
     )
 
 

@@ -528,3 +528,28 @@ def test_refused(name: str) -> None:
         traced(Net(run, **parts))
     for word in words:
         assert word in str(found.value)
+
+
+def test_a_layer_with_its_channels_last() -> None:
+    """A linear layer's own tensor: (images, rows, columns, channels)."""
+
+    def run(s: Any, x: Tensor) -> Tensor:
+        y = F.relu(s.inner(start(s, x)[:, :, :4].permute(0, 2, 3, 1)))
+        return end(s, s.c3(y.permute(0, 3, 1, 2)))
+
+    module = Net(run, inner=nn.Linear(4, 4))
+    network = traced(module, ["c1", "inner"])
+    assert [(n.channels, n.height, n.width) for n in network.layers[:2]] == [(4, 8, 8), (4, 4, 8)]
+    holds(network)
+    images = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    counter = Counter(network, examples=1)
+    counter.add(images, ["a", "b"], [0, 1], lambda label, _: label)
+    examples = counter.counts().examples.to_pylist()
+    with torch.no_grad():
+        maps = module.inner(F.relu(module.c1(images))[:, :, :4].permute(0, 2, 3, 1))
+    for row in examples:
+        if row["layer"] == 1:
+            best = maps[..., row["channel"]]
+            found = best["ab".index(row["path"]), row["row"], row["column"]]
+            assert float(found) == pytest.approx(float(best.max()))
+            assert row["activation"] == pytest.approx(float(best.max()))
