@@ -34,6 +34,8 @@ from summit_graph.network.trace import Layer, Network
 Classify = Callable[[int | None, int], int]
 
 DEFAULT_MEMORY = 1 << 30
+# Rows of a table that are made at a time, so that what lies between takes little memory.
+_ROWS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -76,11 +78,12 @@ class _Tally:
             return
         met, counts = np.unique(np.concatenate(self.waiting), return_counts=True)
         self.waiting, self.size = [], 0
-        both = np.concatenate([self.keys, met])
-        total = np.concatenate([self.counts, counts])
-        self.keys, place = np.unique(both, return_inverse=True)
-        self.counts = np.zeros(len(self.keys), np.int64)
-        np.add.at(self.counts, place, total)
+        place = np.searchsorted(self.keys, met)
+        known = place < len(self.keys)
+        known[known] = self.keys[place[known]] == met[known]
+        self.counts[place[known]] += counts[known]
+        self.keys = np.insert(self.keys, place[~known], met[~known])
+        self.counts = np.insert(self.counts, place[~known], counts[~known])
 
 
 def _finite(logits: Tensor) -> Tensor:
@@ -331,14 +334,21 @@ class Counter:
         )
 
     def _influences_table(self) -> pa.Table:
-        tally = self._influence
-        tally.settle()
-        total = self._network.neurons
-        rest, source_neuron = np.divmod(tally.keys, total)
+        self._influence.settle()
+        keys, counts = self._influence.keys, self._influence.counts
+        starts = range(0, max(len(keys), 1), _ROWS)
+        return pa.concat_tables(
+            [self._influence_rows(keys[n : n + _ROWS], counts[n : n + _ROWS]) for n in starts]
+        )
+
+    def _influence_rows(
+        self, keys: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]
+    ) -> pa.Table:
+        total, width = self._network.neurons, len(self._network.layers)
+        rest, source_neuron = np.divmod(keys, total)
         class_, target_neuron = np.divmod(rest, total)
         source_layer, source = self._located(source_neuron)
         target_layer, target = self._located(target_neuron)
-        width = len(self._network.layers)
         number = np.full(width * width, -1, np.int64)
         for hop in self._network.hops:
             number[hop.source * width + hop.target] = hop.number
@@ -348,7 +358,7 @@ class Counter:
                 "hop": pa.array(number[source_layer * width + target_layer], pa.int16()),
                 "source": pa.array(source, pa.int32()),
                 "target": pa.array(target, pa.int32()),
-                "count": pa.array(tally.counts, pa.int32()),
+                "count": pa.array(counts, pa.int32()),
             }
         )
 
