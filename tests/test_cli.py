@@ -374,6 +374,8 @@ def test_an_interruption_keeps_what_is_finished(tmp_path: Path) -> None:
         stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         text=True,
+        # A shell starts what it sends to the background with SIGINT ignored, and that is inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 90
     while not list(place.glob("shards/[0-9]*")) and time.monotonic() < deadline:
