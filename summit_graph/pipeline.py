@@ -439,6 +439,8 @@ def _report(
                 f"({1 / network.outputs:.1%}): check the weights, the preprocessing and how labels "
                 "are matched to outputs (--classes)."
             )
+    if ok and not any(ok):
+        reports.warn("none of the images could be read, so nothing is counted.")
     without = sum(o and c is None for o, c in zip(ok, images["class"], strict=True))
     return IngestReport(
         atlas=Path(store.path),

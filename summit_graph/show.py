@@ -519,22 +519,22 @@ def info(
             f"({left_out:,} of them left out)" if left_out else "",
         ),
     )
-    counted = sum(record.images for record in classes)
     table.add_row(
         "classes",
         f"{len(classes):,} with images, of {len(graphs.classes):,}; an image counts for its "
         f"{'prediction' if identity['grouping'] == 'prediction' else 'label'}",
     )
     judged = [record for record in classes if record.top1 is not None]
-    if judged:
+    labelled = sum(sum(record.probability or ()) for record in judged)
+    if labelled:
         right = [
-            sum(record.images * (getattr(record, which) or 0) for record in judged)
-            / sum(record.images for record in judged)
+            sum(sum(record.probability or ()) * (getattr(record, which) or 0) for record in judged)
+            / labelled
             for which in ("top1", "top5")
         ]
         table.add_row(
             "accuracy",
-            f"top-1 {percent(right[0])}, top-5 {percent(right[1])} of {counted:,} images",
+            f"top-1 {percent(right[0])}, top-5 {percent(right[1])} of {labelled:,} images",
         )
     table.add_row(
         "layers", ", ".join(f"{layer.name} ({layer.channels})" for layer in graphs.layers)

@@ -315,7 +315,10 @@ HEADER: dict[str, Any] = {
 
 
 def test_info_names_model_images_ranking_and_classes() -> None:
-    classes = tuple(record(f"class {index}", index=index) for index in range(30))
+    labelled = (*[0] * 9, 39)  # of a class's 40 images, one has no label and is not judged
+    classes = tuple(
+        record(f"class {index}", index=index, probability=labelled) for index in range(30)
+    )
     graphs: Any = SimpleNamespace(classes=(*classes, record("none", images=0)), layers=LAYERS)
     statuses = {"ok": 1198, "truncated": 2}
     said = text(show.info(HEADER, "my.atlas", graphs, statuses))
@@ -324,7 +327,7 @@ def test_info_names_model_images_ranking_and_classes() -> None:
     assert "made: 1,200 images (2 of them left out)" in said
     assert "truncated (2)" in said
     assert "30 with images, of 31" in said
-    assert "top-1 97.5 %, top-5 100 % of 1,200 images" in said
+    assert "top-1 97.5 %, top-5 100 % of 1,170 images" in said
     assert "early (4), middle (4), late (8)" in said
     assert (
         "mass 0.1, damping 0.85, 3 indirect sources, without late/1, without always active neurons"

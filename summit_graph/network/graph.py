@@ -10,10 +10,12 @@
 
 from __future__ import annotations
 
+import logging
 import operator
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
+from io import StringIO
 from typing import Any
 
 import torch
@@ -79,7 +81,7 @@ def export(module: nn.Module, shape: tuple[int, int, int]) -> Graph:
         (2, *shape), generator=torch.Generator().manual_seed(0), dtype=torch.float32
     ).to(like.device)
     try:
-        with torch.no_grad(), _marked(module):
+        with torch.no_grad(), _marked(module), _quiet():
             program = torch.export.export(
                 module,
                 (example,),
@@ -109,6 +111,18 @@ def call(node: Node, values: Mapping[Node, Any]) -> Any:
     kwargs = torch.fx.map_arg(node.kwargs, values.__getitem__)
     target: Any = node.target
     return target(*args, **kwargs)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the log of `torch.export`: what matters of it is in our own error."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with redirect_stderr(StringIO()), redirect_stdout(StringIO()):
+            yield
+    finally:
+        logging.disable(before)
 
 
 @contextmanager
@@ -247,6 +261,16 @@ def _check_export(module: nn.Module, graph: Graph, example: Tensor) -> None:
     with torch.no_grad():
         expected = module(images)
         found = run(graph, images)[graph.output]
+    if not isinstance(expected, Tensor):
+        raise UnsupportedNetwork(
+            f"a classifier returns one tensor of logits; this one returns a "
+            f"{type(expected).__name__}. Wrap it in a module that returns the logits alone."
+        )
+    if not bool(torch.isfinite(expected).all()):
+        raise UnsupportedNetwork(
+            "the model's outputs for random images are no finite numbers: its weights are damaged, "
+            "or its numbers overflow in float32"
+        )
     scale = float(expected.abs().max())
     difference = float((expected - found).abs().max())
     if not difference <= 1e-4 * max(scale, 1e-6):
@@ -260,7 +284,7 @@ def _check_export(module: nn.Module, graph: Graph, example: Tensor) -> None:
 
 def _export_failure(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    what = lines[0] if lines else type(error).__name__
+    what = lines[0][:200] if lines else type(error).__name__
     kind = type(error).__name__
     if "Guard" in kind or "data-dependent" in str(error) or "Constraints" in str(error):
         advice = (

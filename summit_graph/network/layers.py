@@ -233,6 +233,8 @@ def matching_layers(
     patterns: Sequence[str], names: Mapping[str, Node], survey: Survey
 ) -> dict[Node, str]:
     """The layers that names and globs choose; a tensor with several names keeps the first."""
+    if not patterns:
+        raise UnknownLayer("no layer is named: give names or globs, or leave the choice out")
     chosen: dict[Node, str] = {}
     for pattern in patterns:
         if pattern in names:

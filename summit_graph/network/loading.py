@@ -16,6 +16,7 @@ import hashlib
 import importlib
 import pickle
 import re
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -422,7 +423,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
                 "from, load it yourself and save its state dict: "
                 "torch.save(model.state_dict(), 'weights.pt')."
             ) from error
-        except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        except (RuntimeError, EOFError, OSError, ValueError, KeyError, struct.error) as error:
             raise ModelError(
                 f"The weights file '{path}' cannot be read: {_first_line(error)}. Save a "
                 "state dict: torch.save(model.state_dict(), 'weights.pt')."

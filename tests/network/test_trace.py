@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from summit_graph.errors import UnsupportedNetwork
+from summit_graph.errors import UnknownLayer, UnsupportedNetwork
 from summit_graph.network import graph
 from summit_graph.network.forward import Forward
 from summit_graph.network.trace import trace
@@ -162,3 +162,28 @@ def test_the_second_call_s_operations_lie_in_the_second_call() -> None:
     assert scopes == [("s", "s.0"), ("s@1", "s.0@1")]
     returned = [names for names in exported.returned.values() if "s@1" in names]
     assert returned == [("s.1@1", "s@1")]
+
+
+class _Dictionary(nn.Module):
+    def __init__(self, factor: float):
+        super().__init__()
+        self.mix, self.factor = nn.Conv2d(1, 2, 1), factor
+
+    def forward(self, x: Tensor) -> dict[str, Tensor] | Tensor:
+        logits = self.mix(x).mean((2, 3)) * self.factor
+        return {"logits": logits} if self.factor == 1 else logits
+
+
+def test_a_dictionary_of_logits_is_refused() -> None:
+    with pytest.raises(UnsupportedNetwork, match="returns a dict"):
+        trace(_Dictionary(1.0).eval(), (1, 4, 4))
+
+
+def test_outputs_that_are_no_numbers_are_refused() -> None:
+    with pytest.raises(UnsupportedNetwork, match="no finite numbers"):
+        trace(_Dictionary(float("nan")).eval(), (1, 4, 4))
+
+
+def test_an_empty_choice_of_layers_is_refused() -> None:
+    with pytest.raises(UnknownLayer, match="no layer is named"):
+        trace(_Dictionary(2.0).eval(), (1, 4, 4), [])
