@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from summit_graph.atlas.atlas import Atlas as Atlas
     from summit_graph.errors import SummitGraphError as SummitGraphError
+    from summit_graph.graphdb.database import GraphDB as GraphDB
     from summit_graph.pipeline import ingest as ingest
     from summit_graph.rank.stage import Ranking as Ranking
     from summit_graph.reranking import merge as merge
@@ -23,6 +24,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Atlas": "summit_graph.atlas.atlas",
+    "GraphDB": "summit_graph.graphdb.database",
     "Ranking": "summit_graph.rank.stage",
     "SummitGraphError": "summit_graph.errors",
     "ingest": "summit_graph.pipeline",
@@ -30,7 +32,16 @@ _HOME = {
     "rerank": "summit_graph.reranking",
 }
 
-__all__ = ["Atlas", "Ranking", "SummitGraphError", "__version__", "ingest", "merge", "rerank"]
+__all__ = [
+    "Atlas",
+    "GraphDB",
+    "Ranking",
+    "SummitGraphError",
+    "__version__",
+    "ingest",
+    "merge",
+    "rerank",
+]
 
 
 def __getattr__(name: str) -> Any:

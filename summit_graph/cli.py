@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import summit_graph
-from summit_graph import options
+from summit_graph import cli_neo4j, options
 from summit_graph.console import WIDEST, Command, Commands, print_json, print_text
 from summit_graph.errors import AtlasError, SummitGraphError, UsageError
 
@@ -62,34 +62,8 @@ def _ranking(
     return Ranking(mass, damping, sources, tuple(exclude or ()), exclude_always_active)
 
 
-def _atlas_folder(*named: Path | None) -> Path:
-    """The first folder that was named, else the only atlas here."""
-    for path in named:
-        if path is not None:
-            return path
-    from summit_graph.atlas.generation import locate
-
-    found = []
-    for folder in (Path(), *sorted(path for path in Path().iterdir() if path.is_dir())):
-        try:
-            locate(folder)
-        except AtlasError:
-            continue
-        found.append(folder)
-    if len(found) == 1:
-        return found[0]
-    how = f"Name one with --atlas DIR, or in the variable {options.ATLAS_VARIABLE}"
-    if found:
-        names = ", ".join(str(folder) for folder in found)
-        raise UsageError(f"there are {len(found)} atlases here: {names}. {how}.")
-    raise UsageError(
-        f"there is no atlas here. {how}; `summit-graph ingest` makes one, `summit-graph demo` a "
-        "small one in a few seconds."
-    )
-
-
 def _opened(*named: Path | None) -> Atlas:
-    folder = _atlas_folder(*named)
+    folder = options.atlas_folder(*named)
     from summit_graph.atlas.atlas import Atlas
 
     return Atlas.open(folder)
@@ -134,7 +108,7 @@ def common(
 
 @app.command(cls=Command)
 def demo(atlas: options.DemoAtlas = DEMO_ATLAS, as_json: options.AsJson = False) -> None:
-    """Show it all in a few seconds, on a small network for digits.
+    """Show it all in seconds, on a small network for digits.
 
     The network, which reads handwritten digits, and the images come with summit-graph.
     """
@@ -213,15 +187,22 @@ def ingest(
     tf32: options.TF32 = False,
     compact: options.Compact = False,
     workers: options.Workers = None,
+    neo4j: options.ToNeo4j = False,
+    uri: options.Uri = None,
+    user: options.User = None,
+    database: options.Database = None,
+    home: options.LocalHome = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Count images and rank every class: make an atlas, or add to it.
+    """Count images, rank every class: make an atlas or add to it.
 
     Every image passes the model once. A run that was cut off goes on where it stopped when the same
     command is given again.
     """
     size, budget = options.image_size(image_size), options.size_in_bytes(memory)
     means, stds = options.numbers("--mean", mean), options.numbers("--std", std)
+    if neo4j:
+        cli_neo4j.check_reached(uri, user, database, home)
     progress = _progress_with_torch()
     from summit_graph import pipeline
 
@@ -252,14 +233,60 @@ def ingest(
         workers=workers,
         progress=progress,
     )
+    loaded = None
+    if neo4j:
+        loaded = cli_neo4j.load_over_bolt(atlas, uri=uri, user=user, database=database, home=home)
     if as_json:
-        print_json(asdict(report))
+        print_json({**asdict(report), **({"neo4j": asdict(loaded)} if loaded is not None else {})})
         return
     from summit_graph import show as texts
 
     folder = shlex.quote(str(atlas))
     following = (f"summit-graph info {folder}", f"summit-graph show CLASS --atlas {folder}")
     print_text(texts.ingested(report), "", "Next:", *texts.commands(*following))
+    if loaded is not None:
+        print_text("")
+        cli_neo4j.print_loaded(loaded, uri, home)
+
+
+@app.command(name="import-summit", cls=Command)
+def import_summit(
+    folder: options.PublishedFolder,
+    atlas: options.ImportedAtlas,
+    classes_file: options.ImportedClasses = None,
+    strict: options.StrictImport = False,
+    name: options.ImportedName = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Make an atlas of the Summit authors' published graphs.
+
+    They are attribution graphs of InceptionV1 on ImageNet. The atlas can be read and loaded;
+    images, accuracy and all else that is not in the graphs is not known.
+    """
+    from summit_graph.atlas import summit
+    from summit_graph.progress import LineProgress
+
+    progress = LineProgress()
+    files = summit.published_files(folder)
+    with progress.stage("reading the graphs", len(files), "file") as stage:
+        report = summit.import_summit(
+            folder,
+            atlas,
+            classes_file=classes_file,
+            strict=strict,
+            name=name,
+            version=summit_graph.__version__,
+            warn=progress.warn,
+            advance=stage.advance,
+        )
+    if as_json:
+        print_json(asdict(report))
+        return
+    from summit_graph import show as texts
+
+    place = shlex.quote(str(atlas))
+    following = (f"summit-graph info {place}", f"summit-graph show CLASS --atlas {place}")
+    print_text(texts.imported(report), "", "Next:", *texts.commands(*following))
 
 
 @app.command(cls=Command)
@@ -274,7 +301,7 @@ def layers(
     check: options.Check = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """List a model's layers, their shapes, and the hops between them.
+    """List a model's layers, their shapes, the hops between them.
 
     Layers that are not chosen but lie between chosen ones are hidden. No image is needed.
     """
@@ -350,7 +377,7 @@ def rank(
 
     The images are not needed: their counts are in the atlas.
     """
-    folder = _atlas_folder(atlas, named)
+    folder = options.atlas_folder(atlas, named)
     from summit_graph import reranking
     from summit_graph.progress import LineProgress
 
@@ -407,8 +434,10 @@ def info(
 ) -> None:
     """Say what an atlas holds: model, images, layers, classes."""
     with _opened(atlas, named) as opened:
-        column = opened.generation.table("images", columns=["status"]).column("status")
-        statuses = dict(Counter(column.to_pylist()).most_common())
+        statuses = None
+        if not opened.partial:
+            column = opened.generation.table("images", columns=["status"]).column("status")
+            statuses = dict(Counter(column.to_pylist()).most_common())
         if as_json:
             classes = [asdict(record) for record in opened.classes]
             print_json(
@@ -428,7 +457,7 @@ def show(
     compare: options.Compare = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Show a class's attribution graph, or compare it with another's."""
+    """Show a class's attribution graph, or compare two of them."""
     if compare is not None:
         with _opened(atlas) as opened:
             found = opened.compare(name, compare)
@@ -455,9 +484,9 @@ def _show_class(atlas: Path | None, name: str, limit: int | None) -> None:
             texts.attribution_graph(
                 graph,
                 opened.layers,
-                votes=opened.votes(index),
-                similar=opened.similar(index, limit=3),
-                confusions=opened.confusions(index),
+                votes=None if opened.partial else opened.votes(index),
+                similar=None if opened.partial else opened.similar(index, limit=3),
+                confusions=None if opened.partial else opened.confusions(index),
                 by_prediction=opened.generation.identity["grouping"] == "prediction",
                 limit=limit,
             )
@@ -469,6 +498,8 @@ def _graph_json(opened: Atlas, name: str) -> dict[str, Any]:
 
     graph = opened.attribution_graph(name)
     index = graph.record.index
+    if opened.partial:
+        return {**summary(graph), "votes": None, "similar": None, "confusions": None}
     return {
         **summary(graph),
         "votes": [asdict(vote) for vote in opened.votes(index)],
@@ -484,14 +515,17 @@ def neuron(
     atlas: options.Atlas = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Show which classes a neuron matters to, and what excites it."""
+    """Show the classes a neuron matters to, and what excites it."""
     with _opened(atlas) as opened:
-        view, examples = opened.neuron(name), opened.examples(name)
+        view = opened.neuron(name)
+        examples = None if opened.partial else opened.examples(name)
         record = None if class_name is None else opened.find(class_name)
         around = None if record is None else opened.neighbours(name, record.index)
         if as_json:
             document: dict[str, Any] = asdict(view)
-            document["examples"] = [asdict(example) for example in examples]
+            document["examples"] = (
+                None if examples is None else [asdict(example) for example in examples]
+            )
             if record is not None and around is not None:
                 document["neighbours"] = {"class": asdict(record), **asdict(around)}
             print_json(document)
@@ -527,6 +561,12 @@ def export(
         f"{graph.record.name!r}, as {chosen.value}.",
         err=True,
     )
+
+
+app.add_typer(cli_neo4j.db, name="db")
+app.command(cls=Command)(cli_neo4j.load)
+app.command(cls=Command)(cli_neo4j.unload)
+app.command(cls=Command)(cli_neo4j.query)
 
 
 def main() -> None:

@@ -8,11 +8,13 @@
 from __future__ import annotations
 
 import codecs
+import csv
 import io
 import json
 import os
 import sys
 import traceback
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -133,3 +135,17 @@ def print_json(document: Any) -> None:
     text = json.dumps(document, indent=2, allow_nan=False, default=os.fspath)
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
+
+
+def print_csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Rows as CSV in UTF-8, with a head, to standard output. Lists and objects are JSON text."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    for row in rows:
+        writer.writerow(
+            json.dumps(value) if isinstance(value, (list, dict, bool)) else value for value in row
+        )
+    sys.stdout.flush()
+    sys.stdout.buffer.write(text.getvalue().encode("utf-8", "backslashreplace"))
+    sys.stdout.buffer.flush()

@@ -1,7 +1,7 @@
 """The options of the commands, each declared once: its name, its help, and what its text means.
 
-A command's signature names the types below; `cli.py` has the commands. Numbers that are out of
-range and texts that mean nothing end with exit code 2 and say what would be right.
+A command's signature names the types below; `cli.py` and `cli_neo4j.py` have the commands. Numbers
+that are out of range and texts that mean nothing end with exit code 2 and say what would be right.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from typing import Annotated, Any
 
 import typer
 
-from summit_graph.errors import UsageError
+from summit_graph.errors import AtlasError, UsageError
 
 ATLAS_VARIABLE = "SUMMIT_GRAPH_ATLAS"
 
 _MODEL, _COUNTING, _RANKING, _RUNNING = "Model", "Counting", "Ranking", "Running"
+_NEO4J, _BULK = "Neo4j", "Bulk"
 _AS_TRAINED = "what the weights were trained with"
 _BYTES = {
     "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
@@ -63,6 +64,20 @@ class Format(StrEnum):
     dot = "dot"
 
 
+class Edges(StrEnum):
+    """Which edges `load` writes; as `graphdb.rows.EDGES`."""
+
+    graph = "graph"
+    attribution = "attribution"
+
+
+class BulkFormat(StrEnum):
+    """What `load --bulk` writes for the import; as `graphdb.bulk.FORMATS`."""
+
+    csv = "csv"
+    parquet = "parquet"
+
+
 # Arguments
 
 Images = Annotated[
@@ -74,6 +89,9 @@ Images = Annotated[
     ),
 ]
 AtlasPlace = Annotated[Path | None, _argument("ATLAS", "The atlas's folder.", "as --atlas")]
+PublishedFolder = Annotated[
+    Path, _argument("FOLDER", "The folder of ag-<class index>.json, or one that holds it.")
+]
 Atlases = Annotated[list[Path], _argument("ATLAS", "Two or more atlases, in any order.")]
 ClassName = Annotated[
     str, _argument("CLASS", "A class: its name, a part of it, its index or its synset.")
@@ -106,6 +124,10 @@ AtlasToMake = Annotated[
 DemoAtlas = Annotated[Path, _option("--atlas -o", "DIR", "", "Where its atlas is kept.")]
 MergedAtlas = Annotated[
     Path, _option("--output -o", "DIR", "", "The new atlas's folder; it must not be there yet.")
+]
+ImportedAtlas = Annotated[
+    Path,
+    _option("--atlas -o", "DIR", "", "The new atlas's folder; it must not be there yet."),
 ]
 AsJson = Annotated[
     bool, _option("--json", "", "", "Print one JSON document, for a program to read.")
@@ -356,7 +378,7 @@ Workers = Annotated[
     ),
 ]
 
-# Merging, reading, exporting
+# Merging, importing, reading, exporting
 
 AllowDuplicates = Annotated[
     bool,
@@ -366,6 +388,25 @@ AllowDuplicates = Annotated[
         "",
         "Count an image that is in several of them as often as it is; else that is an error.",
     ),
+]
+ImportedClasses = Annotated[
+    Path | None,
+    _option(
+        "--classes", "FILE", "", "Names (and synsets) of the classes.", "names from torchvision"
+    ),
+]
+StrictImport = Annotated[
+    bool,
+    _option(
+        "--strict",
+        "",
+        "",
+        "Stop at the first file that is not of the published form; else it is left out and "
+        "reported.",
+    ),
+]
+ImportedName = Annotated[
+    str | None, _option("--name", "KEY", "", "The atlas's key.", "InceptionV1 and a hash")
 ]
 AllClasses = Annotated[bool, _option("--all", "", "", "List all classes.")]
 Neurons = Annotated[
@@ -401,6 +442,122 @@ ExportFile = Annotated[
 ]
 
 
+# Neo4j
+
+Home = Annotated[
+    Path | None,
+    _option("--home", "DIR", "", "The server's folder.", "in your folder for programs' data"),
+]
+LocalHome = Annotated[
+    Path | None,
+    _option(
+        "--home", "DIR", _NEO4J, "The local server's folder.", "in your folder for programs' data"
+    ),
+]
+BoltPort = Annotated[
+    int | None,
+    _option(
+        "--bolt-port",
+        "PORT",
+        "",
+        "Where programs reach it.",
+        "the one it had, else 7687 or a free one",
+        min=1,
+        max=65535,
+    ),
+]
+HTTPPort = Annotated[
+    int | None,
+    _option(
+        "--http-port",
+        "PORT",
+        "",
+        "Where Neo4j Browser is.",
+        "the one it had, else 7474 or a free one",
+        min=1,
+        max=65535,
+    ),
+]
+Heap = Annotated[
+    str | None,
+    _option("--heap", "SIZE", "", "Memory for its Java heap: 2GB.", "what it had, else 1GB"),
+]
+ShowPassword = Annotated[
+    bool, _option("--show-password", "", "", "Show the password, on a terminal only.")
+]
+Yes = Annotated[bool, _option("--yes", "", "", "Do not ask.")]
+Uri = Annotated[
+    str | None,
+    _option(
+        "--uri",
+        "ADDRESS",
+        _NEO4J,
+        "Another Neo4j: neo4j+s://example.org, bolt://127.0.0.1:7687.",
+        "NEO4J_URI, else the local server",
+    ),
+]
+User = Annotated[
+    str | None,
+    _option("--user", "NAME", _NEO4J, "Who asks.", "NEO4J_USERNAME, else neo4j"),
+]
+Database = Annotated[
+    str | None,
+    _option("--database", "NAME", _NEO4J, "Which of its databases.", "the user's own"),
+]
+LoadedEdges = Annotated[
+    Edges,
+    _option(
+        "--edges",
+        "",
+        "",
+        "All edges of every class's graph, so that Cypher can rank, or those of the attribution "
+        "graphs alone.",
+    ),
+]
+Replace = Annotated[
+    bool,
+    _option("--replace", "", "", "Put it in the place of another model of the same name, too."),
+]
+Batch = Annotated[
+    int | None,
+    _option("--batch", "ROWS", "", "Rows in a transaction.", "as measured to be fast", min=1),
+]
+Bulk = Annotated[
+    bool,
+    _option(
+        "--bulk", "", _BULK, "Import into the empty local database with neo4j-admin: for millions."
+    ),
+]
+PrepareOnly = Annotated[
+    Path | None,
+    _option(
+        "--prepare-only",
+        "DIR",
+        _BULK,
+        "Only write the files for the import, and print the command for another server.",
+        "",
+    ),
+]
+BulkFiles = Annotated[BulkFormat, _option("--format", "", _BULK, "Of the files.")]
+ModelKey = Annotated[str, _argument("MODEL", "The model's key, as `query models` lists it.")]
+ToNeo4j = Annotated[
+    bool, _option("--neo4j", "", _NEO4J, "Load the atlas into Neo4j at the end, too.")
+]
+QueryName = Annotated[str | None, _argument("NAME", "The query.", "list the queries")]
+QueryModel = Annotated[
+    str | None, _option("--model", "MODEL", "", "The model's key.", "the only one")
+]
+Parameters = Annotated[
+    list[str] | None,
+    _option("--param -p", "NAME=VALUE", "", "A parameter, once for each: class=three.", "none"),
+]
+LogLines = Annotated[int, _option("--lines", "N", "", "How many lines.", min=1)]
+AsCsv = Annotated[bool, _option("--csv", "", "", "Print CSV.")]
+AsText = Annotated[
+    bool, _option("--text", "", "", "Print the query's text, to paste into Neo4j Browser.")
+]
+
+
 # What the texts mean
 
 
@@ -430,8 +587,8 @@ def numbers(option: str, text: str | None) -> tuple[float, ...] | None:
         ) from None
 
 
-def size_in_bytes(text: str | None) -> int | None:
-    """Bytes of `--memory`: `4GB`, `512MiB`, `1.5 GB`; at least 64 MiB. Raises: UsageError."""
+def size_in_bytes(text: str | None, option: str = "--memory") -> int | None:
+    """Bytes of an option: `4GB`, `512MiB`, `1.5 GB`; at least 64 MiB. Raises: UsageError."""
     if text is None:
         return None
     number = text.strip().rstrip("BbIiKkMmGgTt").strip()
@@ -440,10 +597,10 @@ def size_in_bytes(text: str | None) -> int | None:
         size = int(float(number) * _BYTES[unit])
     except (ValueError, KeyError, OverflowError):
         raise UsageError(
-            f"--memory is {text!r}; it has to be a number with its unit: 4GB, 512MB or 1.5GiB."
+            f"{option} is {text!r}; it has to be a number with its unit: 4GB, 512MB or 1.5GiB."
         ) from None
     if size < _LEAST_MEMORY:
-        raise UsageError(f"--memory is {text!r}; it has to be at least 64MiB.")
+        raise UsageError(f"{option} is {text!r}; it has to be at least 64MiB.")
     return size
 
 
@@ -452,3 +609,30 @@ def patterns(given: list[str] | None) -> list[str] | None:
     if not given:
         return None
     return [part.strip() for text in given for part in text.split(",") if part.strip()]
+
+
+def atlas_folder(*named: Path | None) -> Path:
+    """The first folder that was named, else the only atlas here. Raises: UsageError."""
+    for path in named:
+        if path is not None:
+            return path
+    from summit_graph.atlas.generation import locate
+
+    found = []
+    inside = (path for path in Path().iterdir() if path.is_dir() and path.name[0] != ".")
+    for folder in (Path(), *sorted(inside)):
+        try:
+            locate(folder)
+        except AtlasError:
+            continue
+        found.append(folder)
+    if len(found) == 1:
+        return found[0]
+    how = f"Name one with --atlas DIR, or in the variable {ATLAS_VARIABLE}"
+    if found:
+        names = ", ".join(str(folder) for folder in found)
+        raise UsageError(f"there are {len(found)} atlases here: {names}. {how}.")
+    raise UsageError(
+        f"there is no atlas here. {how}; `summit-graph ingest` makes one, `summit-graph demo` a "
+        "small one in a few seconds."
+    )

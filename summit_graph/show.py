@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         Vote,
     )
     from summit_graph.atlas.schema import LayerEntry
+    from summit_graph.atlas.summit import ImportReport
     from summit_graph.network.trace import Choice, Network
     from summit_graph.reporting import IngestReport, RankReport
 
@@ -49,6 +50,7 @@ _PATHS = 3
 _NAMED = 10
 _CLASSES = 20
 _NAME = 36
+_NOT_KNOWN = "not known"
 
 
 class _Named(Protocol):
@@ -83,6 +85,14 @@ def bar(share: float) -> str:
 
 def _whole(share: float) -> str:
     return f"{min(max(round(100 * share), 1), 100) if share > 0 else 0} %"
+
+
+def _active(count: int, share: float | None) -> tuple[str, str]:
+    """Two cells, bar and percent, that say how often a neuron is active.
+
+    Where the share is not known they are the number of images, and nothing.
+    """
+    return (f"{count:,}", "") if share is None else (bar(share), _whole(share))
 
 
 def _sentence(*parts: str) -> str:
@@ -122,9 +132,9 @@ def attribution_graph(
     graph: AttributionGraph,
     layers: Sequence[LayerEntry],
     *,
-    votes: Sequence[Vote] = (),
-    similar: Sequence[SimilarClass] = (),
-    confusions: Sequence[Confusion] = (),
+    votes: Sequence[Vote] | None = (),
+    similar: Sequence[SimilarClass] | None = (),
+    confusions: Sequence[Confusion] | None = (),
     by_prediction: bool = False,
     limit: int | None = None,
     legend: bool = True,
@@ -132,8 +142,8 @@ def attribution_graph(
     """A class's attribution graph, from the answer down to the image.
 
     layers: the chosen ones, in the order of the forward pass. votes, similar, confusions: what else
-    is known of the class. limit: neurons shown of each layer; None for all of a graph of up to
-    `LARGE` neurons, else `FEW`. legend: whether it is explained how to read it.
+    is known of the class; None if nothing is. limit: neurons shown of each layer; None for all of a
+    graph of up to `LARGE` neurons, else `FEW`. legend: whether it is explained how to read it.
     """
     record = graph.record
     name = plain(record.name)
@@ -152,11 +162,11 @@ def attribution_graph(
         "neuron", Text("active in", "default"), "", "fed by (in so many images)", style="italic"
     )
     parts += ["", _indented(heads)]
-    if votes:
+    if votes is None or votes:
         table = _rows(width)
-        table.add_row(
-            f'"{name}"', "", "", _voters(votes, {neuron.name for neuron in graph.neurons})
-        )
+        inside = {neuron.name for neuron in graph.neurons}
+        voters = _voters(votes, inside) if votes else Text(_NOT_KNOWN, "dim")
+        table.add_row(f'"{name}"', "", "", voters)
         parts += [Text("the answer", "bold"), _indented(table)]
     first = layers[0].name if layers else ""
     for place, layer in enumerate(layer for layer in reversed(layers) if layer.name in by_layer):
@@ -165,8 +175,7 @@ def attribution_graph(
         for neuron in neurons[:shown]:
             table.add_row(
                 neuron.name,
-                bar(neuron.share),
-                _whole(neuron.share),
+                *_active(neuron.count, neuron.share),
                 _fed(sources[neuron.name], "the image" if layer.name == first else "-"),
             )
         head = Text(layer.name, "bold")
@@ -176,7 +185,7 @@ def attribution_graph(
         parts += [head, _indented(table)]
         if len(neurons) > shown:
             parts.append(_indented(Text(f"and {len(neurons) - shown} more", "dim")))
-    parts += ["", *_paths(graph, layers, votes)]
+    parts += ["", *_paths(graph, layers, votes or ())]
     parts += _beside(similar, confusions, by_prediction)
     if record.unconnected:
         fed = ", ".join(record.unconnected)
@@ -203,6 +212,8 @@ def _headline(graph: AttributionGraph, layers: int) -> Text:
 
 
 def _model_on(record: ClassRecord, by_prediction: bool) -> Text:
+    if record.images is None:
+        return _paragraph("How many images it has, and how the model does on them, is not known.")
     images = plural(record.images, "image")
     if by_prediction:
         known = "" if record.top1 is None else f", rightly for {percent(record.top1)} of them"
@@ -216,6 +227,8 @@ def _model_on(record: ClassRecord, by_prediction: bool) -> Text:
 
 
 def _empty(record: ClassRecord) -> Text:
+    if record.images is None:
+        return _paragraph("The published graph of this class has no neuron.")
     if not record.images:
         return _paragraph("No image of this class was counted, so there is no graph to show.")
     return _paragraph(
@@ -315,9 +328,15 @@ def _paths(
 
 
 def _beside(
-    similar: Sequence[SimilarClass], confusions: Sequence[Confusion], by_prediction: bool
+    similar: Sequence[SimilarClass] | None,
+    confusions: Sequence[Confusion] | None,
+    by_prediction: bool,
 ) -> list[RenderableType]:
     parts: list[RenderableType] = []
+    if similar is None:
+        parts.append(_paragraph("Nearest classes by activation: not known."))
+    if confusions is None:
+        parts.append(_paragraph("What its images are taken for: not known."))
     if similar:
         near = ", ".join(f"{plain(other.name)} ({other.cosine:.2f})" for other in similar[:3])
         parts.append(_paragraph(f"Nearest classes by activation (1 is equal): {near}."))
@@ -330,6 +349,10 @@ def _beside(
         what = "Some of them are images of" if by_prediction else "Some of its images are taken for"
         parts.append(_paragraph(f"{what}: {others}."))
     return [Text(""), *parts] if parts else []
+
+
+def _images(record: ClassRecord) -> str:
+    return "images" if record.images is None else plural(record.images, "image")
 
 
 def _legend(record: ClassRecord) -> list[RenderableType]:
@@ -347,13 +370,13 @@ def _legend(record: ClassRecord) -> list[RenderableType]:
         ),
         (
             "active in",
-            "the share of the class's images in which it is among the neurons of its layer that "
-            "respond most.",
+            f"the {'number' if record.images is None else 'share'} of the class's images in which "
+            "it is among the neurons of its layer that respond most.",
         ),
         (
             "fed by",
             "the neurons that excite it most, and in how many of the class's "
-            f"{plural(record.images, 'image')} each is among its strongest sources; +2: two more. "
+            f"{_images(record)} each is among its strongest sources; +2: two more. "
             "A dash: none that is in the graph.",
         ),
         (
@@ -383,7 +406,8 @@ def comparison(found: Comparison, layers: Sequence[LayerEntry]) -> RenderableTyp
     parts: list[RenderableType] = [
         head,
         _paragraph(
-            "In brackets: the share of the class's images in which the neuron is active"
+            f"In brackets: the {'number' if found.first.images is None else 'share'} of the "
+            "class's images in which the neuron is active"
             + (f", {first} | {second}." if shared else ".")
         ),
         "",
@@ -395,7 +419,7 @@ def comparison(found: Comparison, layers: Sequence[LayerEntry]) -> RenderableTyp
             [
                 (
                     both.first.layer,
-                    f"{both.name} ({_whole(both.first.share)} | {_whole(both.second.share)})",
+                    f"{both.name} ({_often(both.first)} | {_often(both.second)})",
                 )
                 for both in found.shared
             ],
@@ -403,7 +427,7 @@ def comparison(found: Comparison, layers: Sequence[LayerEntry]) -> RenderableTyp
         *(
             (
                 f"only {name}",
-                [(neuron.layer, f"{neuron.name} ({_whole(neuron.share)})") for neuron in own],
+                [(neuron.layer, f"{neuron.name} ({_often(neuron)})") for neuron in own],
             )
             for name, own in ((first, found.only_first), (second, found.only_second))
         ),
@@ -426,35 +450,41 @@ def comparison(found: Comparison, layers: Sequence[LayerEntry]) -> RenderableTyp
     return Group(*parts)
 
 
+def _often(neuron: NeuronRecord) -> str:
+    return f"{neuron.count:,}" if neuron.share is None else _whole(neuron.share)
+
+
 # One neuron
 
 
 def neuron(
     view: NeuronView,
-    examples: Sequence[ExampleRecord],
+    examples: Sequence[ExampleRecord] | None,
     record: ClassRecord | None = None,
     around: Neighbourhood | None = None,
 ) -> RenderableType:
     """The classes that a neuron matters to, the images that excite it, its neighbours for a class.
 
     record, around: the class whose graph the neighbours are of; None for no class. examples: among
-    the images of all classes.
+    the images of all classes; None: of a partial atlas, which knows the attribution graphs alone.
     """
     chosen = [entry for entry in view.classes if entry.selected]
+    active = f", active in images of {len([entry for entry in view.classes if entry.count])}"
     head = Text(
-        f"{view.name}: in the attribution graph of {plural(len(chosen), 'class')}, active in "
-        f"images of {len([entry for entry in view.classes if entry.count])}.",
+        f"{view.name}: in the attribution graph of {plural(len(chosen), 'class')}"
+        f"{'' if examples is None else active}.",
         "bold",
     )
     parts: list[RenderableType] = [head]
+    if examples is None:
+        parts.append(_paragraph("What it does for classes whose graph it is not in is not known."))
     if view.classes:
         table = _columns("", "cyan", "", "", "", right=(2, 3), wide=0)
         table.add_row("class", "active in", "", "rank", "")
         for entry in view.classes[:_CLASSES]:
             table.add_row(
                 f"{plain(entry.name)} ({entry.index})",
-                bar(entry.share),
-                _whole(entry.share),
+                *_active(entry.count, entry.share),
                 "-" if entry.rank is None else f"{entry.rank:,}",
                 "in its graph" if entry.selected else "",
             )
@@ -465,12 +495,15 @@ def neuron(
             )
     if record is not None and around is not None:
         table = _columns("bold", "", wide=1)
-        table.add_row("fed by", _fed_all([(edge.source, edge.count) for edge in around.sources]))
-        table.add_row("feeds", _fed_all([(edge.target, edge.count) for edge in around.targets]))
+        none = "-" if examples is not None else _NOT_KNOWN
+        sources = [(edge.source, edge.count) for edge in around.sources]
+        targets = [(edge.target, edge.count) for edge in around.targets]
+        table.add_row("fed by", _fed_all(sources, none))
+        table.add_row("feeds", _fed_all(targets, none))
         parts += [
             "",
             Text(
-                f'For "{plain(record.name)}" (in so many of its {plural(record.images, "image")})',
+                f'For "{plain(record.name)}" (in so many of its {_images(record)})',
                 "bold",
             ),
             _indented(table),
@@ -480,12 +513,14 @@ def neuron(
         for example in examples:
             table.add_row(f"{example.activation:.2f}", plain(example.path))
         parts += ["", Text("Images that excite it most, and how much", "bold"), _indented(table)]
+    elif examples is None:
+        parts += ["", Text("Images that excite it most: not known.")]
     return Group(*parts)
 
 
-def _fed_all(sources: Sequence[tuple[str, int]]) -> Text:
+def _fed_all(sources: Sequence[tuple[str, int]], none: str) -> Text:
     if not sources:
-        return Text("-", "dim")
+        return Text(none, "dim")
     return Text(", ".join(f"{name}\N{NO-BREAK SPACE}({count:,})" for name, count in sources))
 
 
@@ -496,22 +531,70 @@ def info(
     header: Mapping[str, Any],
     path: str,
     graphs: Graphs,
-    statuses: Mapping[str, int],
+    statuses: Mapping[str, int] | None,
     every_class: bool = False,
 ) -> RenderableType:
     """What an atlas holds: model, data, layers, ranking, and its classes.
 
-    header: as `Atlas.info` gives it. statuses: images by status (`ok`, or why they were left out).
-    every_class: list all classes, not only the first twenty.
+    header: as `Atlas.info` gives it. statuses: images by status (`ok`, or why they were left out);
+    None of a partial atlas. every_class: list all classes, not only the first twenty.
     """
-    identity = header["identity"]
-    model, ranking = header["model"], header.get("ranking")
-    classes = [record for record in graphs.classes if record.images]
-    images = sum(statuses.values())
-    left_out = images - statuses.get("ok", 0)
     table = _columns("bold", "", wide=1)
     table.add_row("atlas", plain(f"{path} ({header['key']})"))
-    table.add_row("model", plain(_model(model)))
+    table.add_row("model", plain(_model(header["model"])))
+    parts: list[RenderableType] = [table]
+    if statuses is None:
+        classes = list(graphs.classes)
+        _add_unknown(table, header, graphs)
+    else:
+        classes = [record for record in graphs.classes if record.images]
+        _add_counted(table, header, graphs, classes, statuses)
+    if classes:
+        listed = classes if every_class else classes[:_CLASSES]
+        rows = _columns("", "", "", "", "", "", right=(0, 2, 3, 4, 5), wide=1)
+        rows.add_row("index", "class", "images", "top-1", "neurons", "edges", style="bold")
+        for record in listed:
+            unknown = record.images is None
+            rows.add_row(
+                str(record.index),
+                plain(record.name) + (f" ({record.synset})" if record.synset else ""),
+                _NOT_KNOWN if record.images is None else f"{record.images:,}",
+                _NOT_KNOWN if unknown else percent(record.top1),
+                "-" if record.neurons is None else f"{record.neurons:,}",
+                "-" if record.edges is None else f"{record.edges:,}",
+            )
+        parts += ["", rows]
+        if len(classes) > len(listed):
+            parts.append(Text(f"and {len(classes) - len(listed):,} more (--all)", "dim"))
+    return Group(*parts)
+
+
+def _layers(graphs: Graphs) -> str:
+    return ", ".join(f"{layer.name} ({layer.channels})" for layer in graphs.layers)
+
+
+def _add_unknown(table: Table, header: Mapping[str, Any], graphs: Graphs) -> None:
+    """What `info` says of a partial atlas."""
+    table.add_row("images", f"{plain(header['dataset']['name'])}: {_NOT_KNOWN} which, or how many")
+    table.add_row("classes", f"{len(graphs.classes):,} with a graph")
+    table.add_row("accuracy", _NOT_KNOWN)
+    table.add_row("layers", _layers(graphs))
+    table.add_row("counting", _NOT_KNOWN)
+    table.add_row("ranking", _NOT_KNOWN)
+    table.add_row("partial", plain(header["partial"]))
+
+
+def _add_counted(
+    table: Table,
+    header: Mapping[str, Any],
+    graphs: Graphs,
+    classes: Sequence[ClassRecord],
+    statuses: Mapping[str, int],
+) -> None:
+    """What `info` says of an atlas whose images were counted."""
+    identity, ranking = header["identity"], header.get("ranking")
+    images = sum(statuses.values())
+    left_out = images - statuses.get("ok", 0)
     table.add_row(
         "images",
         _sentence(
@@ -536,9 +619,7 @@ def info(
             "accuracy",
             f"top-1 {percent(right[0])}, top-5 {percent(right[1])} of {labelled:,} images",
         )
-    table.add_row(
-        "layers", ", ".join(f"{layer.name} ({layer.channels})" for layer in graphs.layers)
-    )
+    table.add_row("layers", _layers(graphs))
     parameters = identity["parameters"]
     table.add_row(
         "counting",
@@ -546,7 +627,6 @@ def info(
         f"{parameters['k']} strongest sources; {parameters['examples']} examples a neuron",
     )
     table.add_row("ranking", _ranking(ranking) if ranking else "not ranked yet: summit-graph rank")
-    parts: list[RenderableType] = [table]
     if left_out:
         reasons = ", ".join(
             f"{plain(status)} ({count:,})"
@@ -554,23 +634,6 @@ def info(
             if status != "ok" and count
         )
         table.add_row("left out", reasons)
-    if classes:
-        listed = classes if every_class else classes[:_CLASSES]
-        rows = _columns("", "", "", "", "", "", right=(0, 2, 3, 4, 5), wide=1)
-        rows.add_row("index", "class", "images", "top-1", "neurons", "edges", style="bold")
-        for record in listed:
-            rows.add_row(
-                str(record.index),
-                plain(record.name) + (f" ({record.synset})" if record.synset else ""),
-                f"{record.images:,}",
-                percent(record.top1),
-                "-" if record.neurons is None else f"{record.neurons:,}",
-                "-" if record.edges is None else f"{record.edges:,}",
-            )
-        parts += ["", rows]
-        if len(classes) > len(listed):
-            parts.append(Text(f"and {len(classes) - len(listed):,} more (--all)", "dim"))
-    return Group(*parts)
 
 
 def _model(model: Mapping[str, Any]) -> str:
@@ -660,6 +723,29 @@ def ranked(report: RankReport) -> RenderableType:
         )
     if report.always_active:
         parts.append(_paragraph(f"Active nearly always: {_some(report.always_active)}."))
+    return Group(*parts)
+
+
+def imported(report: ImportReport) -> RenderableType:
+    """What an import of published graphs did: how many, their sizes, what was left out and why."""
+    parts: list[RenderableType] = [
+        Text(
+            f"{plain(str(report.atlas))}: {plural(report.classes, 'attribution graph')} of "
+            f"{_spread(report.neurons)} neurons and {_spread(report.edges)} edges.",
+            "bold",
+        )
+    ]
+    if report.already:
+        parts.append(_paragraph("It was there already, the same; nothing was written."))
+    if report.left_out:
+        table = _columns("", "", wide=1)
+        for left_out in report.left_out[:_NAMED]:
+            table.add_row(plain(left_out.path.rpartition("/")[2]), plain(left_out.reason))
+        parts += [Text(f"{plural(len(report.left_out), 'file')} left out:", "bold")]
+        parts.append(_indented(table))
+        if len(report.left_out) > _NAMED:
+            rest = len(report.left_out) - _NAMED
+            parts.append(_indented(Text(f"and {rest:,} more (--json lists all)", "dim")))
     return Group(*parts)
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import networkx
 import pytest
 import typer.main
+from atlas import published
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -80,13 +81,22 @@ def photos(tmp_path: Path) -> Path:
 
 
 def commands() -> dict[str, Any]:
-    found: dict[str, Any] = dict(typer.main.get_command(cli.app).commands)  # type: ignore[attr-defined]
+    """All commands by name; those of a group as `db up`."""
+    found: dict[str, Any] = {}
+    for name, command in typer.main.get_command(cli.app).commands.items():  # type: ignore[attr-defined]
+        group = getattr(command, "commands", None)
+        if group is None:
+            found[name] = command
+        else:
+            found |= {f"{name} {inner}": entry for inner, entry in group.items()}
     return found
 
 
 def test_the_commands_are_these() -> None:
     assert list(commands()) == [
-        "demo", "ingest", "layers", "rank", "merge", "info", "show", "neuron", "export",
+        "demo", "ingest", "import-summit", "layers", "rank", "merge", "info", "show", "neuron",
+        "export", "load", "unload", "query",
+        "db up", "db status", "db down", "db logs", "db remove",
     ]  # fmt: skip
 
 
@@ -113,7 +123,7 @@ def test_every_command_and_option_is_in_the_reference() -> None:
 
 @pytest.mark.parametrize("name", [None, *list(commands())])
 def test_help_fits_80_columns_and_is_plain(name: str | None) -> None:
-    said = call(*([name] if name else []), "--help").stdout
+    said = call(*(name.split() if name else []), "--help").stdout
     assert said.startswith("Usage: ")
     assert max(map(len, said.splitlines())) <= 80
     assert said.isascii()
@@ -123,7 +133,7 @@ def test_help_fits_80_columns_and_is_plain(name: str | None) -> None:
 def test_long_helps_are_in_groups() -> None:
     said = call("ingest", "--help").stdout
     heads = re.findall(r"^(\w+):$", said, re.MULTILINE)
-    assert heads == ["Arguments", "Options", "Model", "Counting", "Ranking", "Running"]
+    assert heads == ["Arguments", "Options", "Model", "Counting", "Ranking", "Running", "Neo4j"]
     assert said.index("--mass") > said.index("\nRanking:")
 
 
@@ -427,6 +437,77 @@ def test_merge_adds_atlases(tmp_path: Path) -> None:
     said = call("merge", parts[0], parts[0], "-o", tmp_path / "twice", "--allow-duplicates").stdout
     assert f"summit-graph info {tmp_path / 'twice'}" in said
     assert "two atlases or more" in call("merge", parts[0], "-o", tmp_path / "c", code=2).stderr
+
+
+# Published graphs
+
+
+@pytest.fixture(scope="session")
+def imported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An import of two made graphs, beside their files `ag` and `classes.csv`."""
+    folder = tmp_path_factory.mktemp("imported")
+    published.write(folder / "ag", {number: published.content(number) for number in (3, 270)})
+    names = published.class_file(folder / "classes.csv")
+    said = call("import-summit", folder, "-o", folder / "x.atlas", "--classes", names).stdout
+    assert "2 attribution graphs of 18 neurons and" in " ".join(said.split())
+    assert f"summit-graph info {folder / 'x.atlas'}" in said
+    return folder / "x.atlas"
+
+
+def test_published_graphs_are_imported(imported: Path, tmp_path: Path) -> None:
+    files = tmp_path / "data" / "ag"
+    shutil.copytree(imported.parent / "ag", files)
+    (files / "ag-7.json").write_text("{")
+    options = ["--classes", imported.parent / "classes.csv", "--atlas", tmp_path / "x.atlas"]
+    stopped = call("import-summit", tmp_path, *options, "--strict", code=1).stderr
+    assert "ag-7.json: it is not JSON" in stopped
+    assert not (tmp_path / "x.atlas").exists()
+    result = call("import-summit", tmp_path, *options, "--name", "summit", "--json")
+    report = json.loads(result.stdout)
+    assert (report["key"], report["classes"], report["already"]) == ("summit", 2, False)
+    assert [Path(left["path"]).name for left in report["left_out"]] == ["ag-7.json"]
+    assert "ag-7.json is left out: it is not JSON" in " ".join(result.stderr.split())
+    header = json.loads((tmp_path / "x.atlas" / "atlas.json").read_text())
+    assert header["summit_graph"] == summit_graph.__version__
+    again = call("import-summit", tmp_path, *options, "--name", "summit").stdout
+    assert "It was there already, the same; nothing was written." in again
+    assert "ag-7.json" in again
+    call("import-summit", tmp_path, *options, "--name", "other", code=1)
+    call("import-summit", tmp_path / "x.atlas", "-o", tmp_path / "y.atlas", code=2)
+
+
+def test_an_import_is_shown_and_what_is_not_known_is_said(imported: Path, tmp_path: Path) -> None:
+    at = ["--atlas", imported]
+    shown = call("show", "white wolf", *at).stdout
+    assert '"white wolf" (class 270, n02114548): 18 neurons in 9 layers matter most' in shown
+    found = json.loads(call("show", "270", *at, "--json").stdout)
+    assert (found["votes"], found["similar"], found["confusions"]) == (None, None, None)
+    assert found["class"]["images"] is None
+    assert {neuron["share"] for neuron in found["neurons"]} == {None}
+    first = found["neurons"][0]["name"]
+    compared = call("show", "270", "--compare", "3", *at).stdout
+    said = call("neuron", first, "--class", "270", *at).stdout
+    neuron = json.loads(call("neuron", first, *at, "--json").stdout)
+    assert neuron["examples"] is None
+    told = call("info", imported).stdout
+    info = json.loads(call("info", imported, "--json").stdout)
+    assert (info["images"], info["complete"]) == (None, False)
+    assert info["partial"].startswith("it holds attribution graphs")
+    for text in (shown, said, told):
+        assert "not known" in text
+    for text in (shown, compared, said, told):
+        assert not re.search(r"None|%|\b0 images|nan", text)
+    for form in FORMATS:
+        assert call("export", "270", "--format", form, *at).stdout
+
+
+def test_an_import_is_not_ranked_counted_into_or_merged(imported: Path, tmp_path: Path) -> None:
+    for arguments in (
+        ["rank", imported],
+        ["ingest", "digits", *MODEL, "-o", imported],
+        ["merge", imported, imported, "-o", tmp_path / "both"],
+    ):
+        assert "it holds attribution graphs that were published" in call(*arguments, code=1).stderr
 
 
 # Reading an atlas

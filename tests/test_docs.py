@@ -53,15 +53,6 @@ def runnable(document: Path) -> list[tuple[int, str]]:
     ]
 
 
-@pytest.fixture(scope="module")
-def demo_atlas(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from summit_graph import ingest
-
-    path = tmp_path_factory.mktemp("demo") / "digits.atlas"
-    ingest(model="summit_graph.network.digits:digits_cnn", images="digits", atlas=path)
-    return path
-
-
 @pytest.mark.parametrize("document", [path for path in DOCUMENTS if runnable(path)], ids=name_of)
 def test_examples_run(
     document: Path, demo_atlas: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -137,10 +128,11 @@ def test_options_that_the_guides_name_exist() -> None:
 
     from summit_graph.cli import app
 
-    program = get_command(app)
-    commands = program.commands  # type: ignore[attr-defined]
     options = {"--help"}
-    for command in (program, *commands.values()):
+    commands = [get_command(app)]
+    while commands:
+        command = commands.pop()
+        commands += getattr(command, "commands", {}).values()
         for parameter in command.params:
             options |= {*parameter.opts, *parameter.secondary_opts}
     for document in DOCS.glob("*.md"):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,6 +27,7 @@ from summit_graph.atlas.interface import (
     compared,
 )
 from summit_graph.atlas.schema import LayerEntry
+from summit_graph.atlas.summit import ImportReport, LeftOutFile
 from summit_graph.network.check import Completeness, Source
 from summit_graph.reporting import IngestReport, LeftOut, RankReport
 
@@ -347,6 +349,104 @@ def test_info_of_an_atlas_that_is_not_ranked() -> None:
     assert "not ranked yet: summit-graph rank" in said
     assert "left out" not in said
     assert "accuracy" not in said
+
+
+# What is not known
+
+UNKNOWN = record(images=None, top1=None, top5=None, mass=None, converged=None, unconnected=None)
+PARTIAL = AttributionGraph(
+    UNKNOWN,
+    tuple(replace(neuron, share=None) for neuron in NEURONS),
+    tuple(replace(edge, share=None) for edge in EDGES),
+)
+
+
+def test_a_graph_of_which_no_more_is_known_gives_numbers_of_images() -> None:
+    said = text(
+        show.attribution_graph(PARTIAL, LAYERS, votes=None, similar=None, confusions=None), 120
+    )
+    lines = said.splitlines()
+    assert lines[1] == "How many images it has, and how the model does on them, is not known."
+    assert re.search(r'^  "tench" +not known$', said, re.MULTILINE)
+    assert re.search(r"^  late/5 +40 +middle/2 \(39\), middle/1 \(30\), early/0 \(3\)$", said, re.M)
+    assert re.search(r"^  late/6 +0 +middle/1 \(9\)$", said, re.MULTILINE)
+    assert "Nearest classes by activation: not known." in said
+    assert "What its images are taken for: not known." in said
+    assert "the number of the class's images in which it is among" in said
+    assert "%" not in said
+    assert "0 images" not in said
+    assert "None" not in said
+
+
+def test_an_empty_graph_of_which_no_more_is_known() -> None:
+    said = text(show.attribution_graph(AttributionGraph(UNKNOWN, (), ()), LAYERS))
+    assert "The published graph of this class has no neuron." in said
+    assert "No image" not in said
+
+
+def test_classes_without_known_images_are_compared_by_numbers() -> None:
+    other = AttributionGraph(replace(UNKNOWN, name="wolf"), PARTIAL.neurons[:2], ())
+    said = text(show.comparison(compared(PARTIAL, other), LAYERS), 120)
+    assert "In brackets: the number of the class's images in which the neuron is active" in said
+    assert "late/5 (40 | 40)" in said
+    assert "late/6 (0)" in said
+    assert "%" not in said
+
+
+def test_a_neuron_of_which_no_more_is_known() -> None:
+    view = NeuronView("late/5", "late", 5, (NeuronInClass(7, "tench", 1.0, 1, True, 40, None),))
+    said = text(show.neuron(view, None, UNKNOWN, Neighbourhood(PARTIAL.edges[:1], ())))
+    lines = said.splitlines()
+    assert lines[0] == "late/5: in the attribution graph of 1 class."
+    assert lines[1] == "What it does for classes whose graph it is not in is not known."
+    assert re.search(r"^  tench \(7\) +40 +1  in its graph$", said, re.MULTILINE)
+    assert 'For "tench" (in so many of its images)' in said
+    assert re.search(r"^  fed by  middle/2 \(39\)$", said, re.MULTILINE)
+    assert re.search(r"^  feeds   not known$", said, re.MULTILINE)
+    assert lines[-1] == "Images that excite it most: not known."
+
+
+def test_info_of_a_partial_atlas() -> None:
+    graphs: Any = SimpleNamespace(classes=(UNKNOWN,), layers=LAYERS)
+    header = {
+        "key": "toy-0",
+        "model": {"name": "toy", "spec": None, "weights": None},
+        "dataset": {"name": "pictures"},
+        "identity": {"grouping": None, "parameters": {}},
+        "partial": "it lacks everything else",
+    }
+    said = text(show.info(header, "my.atlas", graphs, None))
+    assert re.search(r"^images +pictures: not known which, or how many$", said, re.MULTILINE)
+    for row in ("accuracy", "counting", "ranking"):
+        assert re.search(rf"^{row} +not known$", said, re.MULTILINE)
+    assert re.search(r"^classes +1 with a graph$", said, re.MULTILINE)
+    assert re.search(r"^partial +it lacks everything else$", said, re.MULTILINE)
+    assert re.search(r"^ +7  tench  not known  not known +5 +5$", said, re.MULTILINE)
+
+
+def test_an_import_lists_the_files_that_were_left_out() -> None:
+    left_out = tuple(LeftOutFile(f"a/ag-{n}.json", "it is not JSON") for n in range(12))
+    values: dict[str, Any] = {
+        "atlas": Path("my.atlas"),
+        "key": "toy-0",
+        "already": False,
+        "classes": 3,
+        "neurons": (4, 7.5, 11),
+        "edges": (9, 9.0, 9),
+        "influences": 5,
+        "left_out": left_out,
+    }
+    said = text(show.imported(ImportReport(**values)))
+    assert said.startswith(
+        "my.atlas: 3 attribution graphs of 4 to 11 (mean 7.5) neurons and 9 edges."
+    )
+    assert "12 files left out:" in said
+    assert said.count("it is not JSON") == 10
+    assert "and 2 more" in said
+    assert "already" not in said
+    said = text(show.imported(ImportReport(**{**values, "already": True, "left_out": ()})))
+    assert "It was there already, the same; nothing was written." in said
+    assert "left out" not in said
 
 
 RANKED = RankReport(3, 3, (), (), {}, (), (4, 7.5, 11), (9, 9.0, 9))

@@ -38,6 +38,7 @@ from summit_graph.atlas.interface import (
     find_class,
     find_layer,
     find_neuron,
+    not_known,
 )
 from summit_graph.atlas.schema import LayerEntry
 from summit_graph.errors import AtlasError
@@ -58,6 +59,8 @@ class Atlas:
     def open(cls, path: str | Path) -> Atlas:
         """Opens the atlas in a folder.
 
+        A partial atlas, imported from published graphs, is opened as well.
+
         Raises: AtlasError if the folder is no atlas, if its images are not counted yet, or if a
         newer version of summit-graph made it, each with what to do.
         """
@@ -68,7 +71,7 @@ class Atlas:
             descriptor = hold(tables)
         try:
             generation = Generation(tables)
-            if not generation.complete:
+            if not (generation.complete or generation.partial):
                 raise AtlasError(
                     f"the images of {folder} are not counted yet. "
                     "Run the same `summit-graph ingest` again to go on."
@@ -100,6 +103,11 @@ class Atlas:
         how the atlas was ranked, if it was; `tables` the names of the tables that are there.
         """
         return {**self.generation.header, "tables": list(self.generation.tables())}
+
+    @property
+    def partial(self) -> bool:
+        """Whether it holds published attribution graphs alone; see `interface`."""
+        return self.generation.partial is not None
 
     @cached_property
     def layers(self) -> tuple[LayerEntry, ...]:
@@ -184,7 +192,8 @@ class Atlas:
 
         name: of one class (None: all). layer: of one chosen layer (None: all).
         Returns an Arrow table with columns class (index), layer (name), channel, count (images, 1
-        and up), share (count / images of the class), sorted by class, layer, channel.
+        and up), share (count / images of the class, null where those are not known), sorted by
+        class, layer, channel.
         Raises: UnknownClass, UnknownLayer.
         """
         where = pc.field("layer").isin([entry.number for entry in self.layers])
@@ -194,8 +203,11 @@ class Atlas:
             where = where & (pc.field("class") == self.find(name).index)
         table = self.generation.table("activations", where)
         images = {record.index: record.images for record in self.classes}
-        of_class = np.array([images.get(index, 0) for index in range(max(images, default=-1) + 1)])
+        of_class = np.array(
+            [images.get(index, 0) for index in range(max(images, default=-1) + 1)], np.float64
+        )
         total = of_class[table.column("class").to_numpy()] if table.num_rows else np.zeros(0)
+        share = table.column("count").to_numpy() / np.maximum(total, 1)
         names = pa.array(
             [self._layer_names[number] for number in range(len(self._layer_names))], pa.string()
         )
@@ -205,7 +217,7 @@ class Atlas:
                 "layer": names.take(table.column("layer")),
                 "channel": table.column("channel"),
                 "count": table.column("count"),
-                "share": table.column("count").to_numpy() / np.maximum(total, 1),
+                "share": pa.array(share, from_pandas=True),
             }
         )
 
@@ -239,7 +251,12 @@ class Atlas:
                 )
             )
         views.sort(
-            key=lambda view: (not view.selected, -(view.pagerank or 0), -view.share, view.index)
+            key=lambda view: (
+                not view.selected,
+                -(view.pagerank or 0),
+                -(view.share or 0),
+                view.index,
+            )
         )
         return NeuronView(neuron, layer.name, channel, tuple(views))
 
@@ -247,7 +264,7 @@ class Atlas:
         """The strongest influences into and out of a neuron in a class's graph.
 
         They are edges of the whole graph `G_c` (docs/method.md, section 4), not only of the
-        attribution graph; `limit` each way.
+        attribution graph, unless the atlas is partial; `limit` each way.
         Raises: UnknownNeuron, UnknownClass; AtlasError if the atlas is not ranked.
         """
         layer, channel = find_neuron(self.layers, neuron)
@@ -280,6 +297,7 @@ class Atlas:
         record = self.find(name)
         place = pc.field("layer")
         here = place.is_null() if layer is None else place == find_layer(self.layers, layer).number
+        self._require("similarity", "the classes nearest to one")
         table = self.generation.table("similarity", here & (pc.field("class") == record.index))
         rows = table.sort_by([("cosine", "descending"), ("other", "ascending")]).to_pylist()
         return tuple(
@@ -290,9 +308,11 @@ class Atlas:
     def confusions(self, name: str | int) -> tuple[Confusion, ...]:
         """What other classes a class's images are taken for, the most frequent first.
 
-        Grouped by prediction: what they are instead. Raises: UnknownClass.
+        Grouped by prediction: what they are instead. Raises: UnknownClass; AtlasError if the atlas
+        is partial.
         """
         record = self.find(name)
+        self._require("confusions", "the confusions of a class")
         table = self.generation.of_class("confusions", record.index)
         rows = table.sort_by([("count", "descending"), ("predicted", "ascending")]).to_pylist()
         return tuple(
@@ -309,9 +329,10 @@ class Atlas:
         """The neurons of the last layers that speak for a class, the most frequent first.
 
         limit: how many at most (None: all). Source: docs/method.md, section 6.
-        Raises: UnknownClass; AtlasError if the atlas is not ranked.
+        Raises: UnknownClass; AtlasError if the atlas is not ranked, or partial.
         """
         record = self.find(name)
+        self._require("votes", "the votes for a class")
         table = self.generation.of_class("votes", record.index)
         rows = table.sort_by(
             [("count", "descending"), ("layer", "ascending"), ("channel", "ascending")]
@@ -331,12 +352,13 @@ class Atlas:
         """The images that excite a neuron most, the highest activation first.
 
         name: among the images of one class, where the atlas was counted so; None: among all.
-        Raises: UnknownNeuron, UnknownClass.
+        Raises: UnknownNeuron, UnknownClass; AtlasError if the atlas is partial.
         """
         layer, channel = find_neuron(self.layers, neuron)
         where = (pc.field("layer") == layer.number) & (pc.field("channel") == channel)
         place = pc.field("class")
         where = where & (place.is_null() if name is None else place == self.find(name).index)
+        self._require("examples", "the images that excite a neuron")
         rows = self.generation.table("examples", where).sort_by("rank").to_pylist()
         numbers = sorted(row["image"] for row in rows)
         images = self.generation.table("images", pc.field("image").isin(numbers), ["image", "path"])
@@ -355,8 +377,13 @@ class Atlas:
 
     @property
     def images(self) -> pa.Table:
-        """All images, by number: the table `images`."""
+        """All images, by number: the table `images`. Raises: AtlasError if the atlas is partial."""
+        self._require("images", "the images")
         return self.generation.table("images")
+
+    def _require(self, table: str, what: str) -> None:
+        if self.partial and not self.generation.has(table):
+            raise not_known(what)
 
     def _counts(self, index: int) -> dict[tuple[int, int], int]:
         return {
@@ -365,7 +392,7 @@ class Atlas:
             for channel, count in zip(channels.tolist(), counts.tolist(), strict=True)
         }
 
-    def _edges(self, edges: pa.Table, images: int) -> tuple[EdgeRecord, ...]:
+    def _edges(self, edges: pa.Table, images: int | None) -> tuple[EdgeRecord, ...]:
         key = [name for name in edges.column_names if name not in ("class", "count")]
         rows = edges.sort_by([("count", "descending"), *((name, "ascending") for name in key)])
         return tuple(
@@ -386,7 +413,9 @@ class Atlas:
         return {record.index: record.name for record in self.classes}
 
 
-def _share(count: int, images: int) -> float:
+def _share(count: int, images: int | None) -> float | None:
+    if images is None:
+        return None
     return count / images if images else 0.0
 
 

@@ -6,6 +6,8 @@ r"""Writes an attribution graph as text that other programs read.
 - `graphml`, `gexf`: XML 1.0, nodes named as neurons, directed from the earlier layer to the later.
 - `dot`: a Graphviz digraph, one rank for each layer, the earlier at the bottom.
 
+What is not known is null in `json`, empty in `csv`, and left out in the others.
+
 The text of one graph is always the same. XML has no way to write most control characters, and in
 `dot` they would break the picture: there they are spelled out, as in `\x07`.
 """
@@ -115,7 +117,7 @@ def _gexf(graph: AttributionGraph) -> str:
         '  <graph defaultedgetype="directed" mode="static">',
     ]
     for domain, example in (
-        ("node", _values(graph.neurons[0], "name") if graph.neurons else {}),
+        ("node", {**_values(graph.neurons[0], "name"), "share": 0.0} if graph.neurons else {}),
         ("edge", {"count": 0, "share": 0.0}),
     ):
         lines.append(f'    <attributes class="{domain}" mode="static">')
@@ -147,13 +149,17 @@ def _dot(graph: AttributionGraph) -> str:
     layers: dict[str, list[str]] = {}
     for neuron in graph.neurons:
         values = ", ".join(
-            f"{name}={_quoted(value)}" for name, value in _values(neuron, "name").items()
+            f"{name}={_quoted(value)}"
+            for name, value in _values(neuron, "name").items()
+            if value is not None
         )
         lines.append(f"  {ids[neuron.name]} [label={_quoted(neuron.name)}, {values}];")
         layers.setdefault(neuron.layer, []).append(ids[neuron.name])
     lines += [f"  {{rank=same; {'; '.join(names)};}}" for names in layers.values()]
     for edge in graph.edges:
-        values = f"count={_quoted(edge.count)}, share={_quoted(edge.share)}"
+        values = f"count={_quoted(edge.count)}"
+        if edge.share is not None:
+            values += f", share={_quoted(edge.share)}"
         lines.append(f"  {ids[edge.source]} -> {ids[edge.target]} [{values}];")
     return "\n".join([*lines, "}\n"])
 
@@ -196,6 +202,7 @@ def _attvalues(domain: str, values: Mapping[str, Any]) -> str:
     inside = "".join(
         f'<attvalue for="{domain}-{name}" value={_attribute(value)}/>'
         for name, value in values.items()
+        if value is not None
     )
     return f"<attvalues>{inside}</attvalues>"
 

@@ -197,6 +197,25 @@ def share(source: Path, target: Path) -> None:
         sync(target)
 
 
+def free_name_beside(target: Path) -> Path:
+    """A name beside `target` under which it can be made, what killed runs left there removed.
+
+    Raises: AtlasError if another run is making `target`.
+    """
+    name = temporary(target.parent).name
+    for leftover in target.parent.glob(f".{_globbed(target.name)}{TEMPORARY}*"):
+        lock = FolderLock(leftover)
+        try:
+            shutil.rmtree(leftover)
+        finally:
+            lock.release()
+    return target.parent / f".{target.name}{name}"
+
+
+def _globbed(name: str) -> str:
+    return "".join(f"[{sign}]" if sign in "*?[" else sign for sign in name)
+
+
 def discard(path: Path) -> None:
     """Removes a file or a folder that may be there in part or not at all.
 

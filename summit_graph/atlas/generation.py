@@ -115,6 +115,14 @@ class Generation:
         return bool(self.header.get("complete"))
 
     @property
+    def partial(self) -> str | None:
+        """Why the atlas lacks images and counts, the rest of a sentence about it; else None.
+
+        Such an atlas can be read all the same; see `Description.partial`.
+        """
+        return self.header.get("partial")
+
+    @property
     def identity(self) -> Mapping[str, Any]:
         """What has to be equal for counts to be added; see `Description.identity`."""
         identity: Mapping[str, Any] = self.header["identity"]
@@ -207,6 +215,8 @@ class Generation:
         atlas = self.folder.parent.parent
         if not self.folder.is_dir():
             raise AtlasError(f"{atlas} was made anew since it was opened: open it again.")
+        if self.partial:
+            raise AtlasError(f"{atlas} has no table '{name}': {self.partial}.")
         raise AtlasError(
             f"{atlas} has no table '{name}' yet. "
             f"Run `summit-graph {'ingest' if name in COUNTED else 'rank'}` on it."

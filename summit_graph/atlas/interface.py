@@ -6,6 +6,10 @@ same questions with the same records. Neurons are those of the chosen layers, na
 
 In every record, `count` is a number of images of the class, `share` is count / images of the class
 (0 to 1), `pagerank` sums to 1 over the neurons of a class's graph, `rank` 1 is the highest.
+
+A **partial** atlas, imported from published graphs, holds attribution graphs alone: `images` and
+`share` are None there, the PageRanks of a class are those of its graph's neurons, and what it lacks
+altogether is refused with `not_known`.
 Source: docs/method.md, sections 4 to 6.
 """
 
@@ -21,7 +25,7 @@ import networkx
 import pyarrow as pa
 
 from summit_graph.atlas.schema import LayerEntry
-from summit_graph.errors import UnknownClass, UnknownLayer, UnknownNeuron
+from summit_graph.errors import AtlasError, UnknownClass, UnknownLayer, UnknownNeuron
 
 _LISTED = 8
 
@@ -30,18 +34,19 @@ _LISTED = 8
 class ClassRecord:
     """A class and how the model does on it.
 
-    top1, top5: share of its images whose label's output is among the 1 or 5 highest (None without
-    labels). probability: images per bin of the label's output's probability, ten bins from 0 to 1.
+    images: how many are counted for it; None if that is not known (a partial atlas). top1, top5:
+    share of its images whose label's output is among the 1 or 5 highest (None without labels).
+    probability: images per bin of the label's output's probability, ten bins from 0 to 1.
     neurons, edges: size of the attribution graph. mass: the share of PageRank it was cut at;
     threshold: the PageRank that its neurons lie above (None: all were kept). converged: whether the
     ranking did. unconnected: names of layers that no edge reaches from an earlier one. These six
-    are None before the atlas is ranked.
+    are None before the atlas is ranked; of a partial atlas all but the size are.
     """
 
     index: int
     name: str
     synset: str | None
-    images: int
+    images: int | None
     top1: float | None
     top5: float | None
     probability: tuple[int, ...] | None
@@ -63,7 +68,7 @@ class NeuronRecord:
     pagerank: float
     rank: int
     count: int
-    share: float
+    share: float | None
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,7 @@ class EdgeRecord:
     source: str
     target: str
     count: int
-    share: float
+    share: float | None
 
 
 @dataclass(frozen=True)
@@ -150,7 +155,7 @@ class NeuronInClass:
     rank: int | None
     selected: bool
     count: int
-    share: float
+    share: float | None
 
 
 @dataclass(frozen=True)
@@ -158,7 +163,8 @@ class NeuronView:
     """A neuron and the classes it matters to: those with a rank or an active image.
 
     classes: those whose attribution graph has it first, then by PageRank, then by share, each the
-    highest first, then by index.
+    highest first, then by index. Of a partial atlas those whose attribution graph has it, and no
+    others are known.
     """
 
     name: str
@@ -171,7 +177,7 @@ class NeuronView:
 class Neighbourhood:
     """The strongest influences of one neuron in the graph of one class, the highest count first.
 
-    sources: edges into it. targets: edges out of it.
+    sources: edges into it. targets: edges out of it. Of a partial atlas, in the attribution graph.
     """
 
     sources: tuple[EdgeRecord, ...]
@@ -221,7 +227,7 @@ class Confusion:
     index: int
     name: str | None
     count: int
-    share: float
+    share: float | None
 
 
 @dataclass(frozen=True)
@@ -232,7 +238,7 @@ class Vote:
     layer: str
     channel: int
     count: int
-    share: float
+    share: float | None
 
 
 @dataclass(frozen=True)
@@ -252,7 +258,14 @@ class ExampleRecord:
 
 
 class Graphs(Protocol):
-    """The questions that every backend answers alike. `name` is as `find_class` takes it."""
+    """The questions that every backend answers alike. `name` is as `find_class` takes it.
+
+    Of a partial atlas `similar`, `confusions`, `votes` and `examples` raise `not_known`.
+    """
+
+    @property
+    def partial(self) -> bool:
+        """Whether it holds attribution graphs alone, without images and counts behind them."""
 
     @property
     def classes(self) -> tuple[ClassRecord, ...]:
@@ -286,13 +299,20 @@ class Graphs(Protocol):
         """The classes nearest to one. Raises: UnknownClass, UnknownLayer, AtlasError."""
 
     def confusions(self, name: str | int) -> tuple[Confusion, ...]:
-        """What a class is confused with. Raises: UnknownClass."""
+        """What a class is confused with. Raises: UnknownClass, AtlasError."""
 
     def votes(self, name: str | int, limit: int | None = None) -> tuple[Vote, ...]:
         """The neurons that speak for a class. Raises: UnknownClass, AtlasError."""
 
     def examples(self, neuron: str, name: str | int | None = None) -> tuple[ExampleRecord, ...]:
-        """The images that excite a neuron most. Raises: UnknownNeuron, UnknownClass."""
+        """The images that excite it most. Raises: UnknownNeuron, UnknownClass, AtlasError."""
+
+
+def not_known(what: str) -> AtlasError:
+    """The refusal to answer what a partial atlas lacks. what: like `the votes for a class`."""
+    return AtlasError(
+        f"{what} are not known: the atlas was imported from published graphs, which do not say."
+    )
 
 
 class _Named(Protocol):

@@ -16,8 +16,6 @@ Source of why counts add up: docs/method.md, section 7.
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import groupby
@@ -28,7 +26,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from summit_graph.atlas.files import FolderLock, sync, temporary, writing
 from summit_graph.atlas.generation import Generation, locate
 from summit_graph.atlas.schema import (
     SHARD_TABLES,
@@ -37,7 +34,14 @@ from summit_graph.atlas.schema import (
     default_key,
     first_difference,
 )
-from summit_graph.atlas.store import SHARDS, Store, plan_digest, reading
+from summit_graph.atlas.store import (
+    SHARDS,
+    Store,
+    made_whole,
+    plan_digest,
+    reading,
+    require_free,
+)
 from summit_graph.atlas.tables import MEMORY, build_tables
 from summit_graph.errors import AtlasError, UsageError
 
@@ -73,38 +77,23 @@ def merge_atlases(
     """
     if len(paths) < 2:
         raise UsageError("merging takes two atlases or more.")
-    target = Path(output)
-    if target.is_symlink() or target.is_file() or (target.is_dir() and any(target.iterdir())):
-        raise AtlasError(f"{target} is there already: choose another folder for the new atlas.")
+    require_free(Path(output))
     with ExitStack() as stack:
         sources = []
         for path in paths:
             generation, plan = stack.enter_context(reading(path))
+            if generation.partial:
+                raise AtlasError(f"{path} cannot be added to another: {generation.partial}.")
             source = _Source(Path(path), Description.of_header(generation.header), plan)
             _require_finished(source)
             sources.append(source)
         _require_equal(sources)
         if not allow_duplicates:
             _refuse_duplicates(sources)
-        with writing(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            new = _free_name(target)
-        try:
-            store = Store.create(new, _merged([source.description for source in sources]))
-            try:
-                folders, plans = _ordered(sources)
-                store.adopt(folders, plans)
-                build_tables(store, memory, threads)
-                with writing(target):
-                    os.rename(new, target)
-                    sync(target.parent)
-                store.path = target
-            except BaseException:
-                store.close()
-                raise
-        except BaseException:
-            shutil.rmtree(new, ignore_errors=True)
-            raise
+        with made_whole(output, _merged([source.description for source in sources])) as store:
+            folders, plans = _ordered(sources)
+            store.adopt(folders, plans)
+            build_tables(store, memory, threads)
     return store
 
 
@@ -222,22 +211,3 @@ def _content(folder: Path) -> str:
         with (folder / f"{name}.parquet").open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
-
-
-def _free_name(target: Path) -> Path:
-    """A temporary name beside `target`, and what killed merges into it left removed.
-
-    Raises: AtlasError if another merge into it is running.
-    """
-    name = temporary(target.parent).name
-    for leftover in target.parent.glob(f".{_globbed(target.name)}.tmp-*"):
-        lock = FolderLock(leftover)
-        try:
-            shutil.rmtree(leftover)
-        finally:
-            lock.release()
-    return target.parent / f".{target.name}{name}"
-
-
-def _globbed(name: str) -> str:
-    return "".join(f"[{sign}]" if sign in "*?[" else sign for sign in name)

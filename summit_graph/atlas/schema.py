@@ -199,25 +199,25 @@ INTERNAL = frozenset({"raw_votes"})
 class LayerEntry(NamedTuple):
     """A layer of the network, chosen or hidden, as the table `layers` holds it.
 
-    height, width: pixels of its map at the model's input size.
+    height, width: pixels of its map at the model's input size; None if that is not known.
     """
 
     number: int
     name: str
     chosen: bool
     channels: int
-    height: int
-    width: int
+    height: int | None
+    width: int | None
 
 
 class HopEntry(NamedTuple):
     """A pair of layers, by number, with at least one term between them; see docs/method.md,
-    section 1. mixers: module names, empty for an identity alone."""
+    section 1. mixers: module names, empty for an identity alone; None if they are not known."""
 
     number: int
     source: int
     target: int
-    mixers: tuple[str, ...]
+    mixers: tuple[str, ...] | None
 
 
 @dataclass(frozen=True)
@@ -240,23 +240,29 @@ class Description:
     `batch_size` and `shard_size` (images), `mass`, `k`, `examples` (of each neuron), ….
     preprocessing: how a file becomes the model's input. version: of summit-graph, that made it.
     All of it JSON: text, finite numbers, true, false, null, lists and objects.
+
+    partial: None of an atlas whose images are counted here; else why it lacks the images and counts
+    of one (`atlas.summit`), the rest of a sentence about it. Such an atlas can be read, and neither
+    counted into nor ranked nor merged; its weights_hash and grouping may be None and its parameters
+    empty: not known.
     """
 
     key: str
     model: Mapping[str, Any]
-    weights_hash: str
+    weights_hash: str | None
     dataset: Mapping[str, Any]
     layers: Sequence[LayerEntry]
     hops: Sequence[HopEntry]
     classes: Sequence[ClassEntry]
-    grouping: str
+    grouping: str | None
     parameters: Mapping[str, Any]
     preprocessing: Mapping[str, Any]
     name: str | None = None
     version: str = ""
+    partial: str | None = None
 
     def __post_init__(self) -> None:
-        if self.grouping not in ("label", "prediction"):
+        if self.grouping not in ("label", "prediction") and not self.partial:
             raise AtlasError(
                 f"an atlas groups images by 'label' or 'prediction', not by {self.grouping!r}."
             )
@@ -266,7 +272,7 @@ class Description:
                 "the classes of an atlas need rising, distinct indices from 0 on; "
                 f"these are {_short(indices)}."
             )
-        for parameter in ("shard_size", "batch_size"):
+        for parameter in () if self.partial else ("shard_size", "batch_size"):
             value = self.parameters.get(parameter)
             if not isinstance(value, int) or value < 1:
                 raise AtlasError(
@@ -315,6 +321,7 @@ class Description:
                 "model": dict(self.model),
                 "dataset": dict(self.dataset),
                 "identity": self.identity,
+                **({"partial": self.partial} if self.partial else {}),
             }
         )
 
@@ -335,6 +342,7 @@ class Description:
             preprocessing=identity["preprocessing"],
             name=header["name"],
             version=header["summit_graph"],
+            partial=header.get("partial"),
         )
 
 
@@ -346,7 +354,8 @@ def layers_of(identity: Mapping[str, Any]) -> tuple[LayerEntry, ...]:
 def hops_of(identity: Mapping[str, Any]) -> tuple[HopEntry, ...]:
     """The hops in `Description.identity`, by number."""
     return tuple(
-        HopEntry(**{**entry, "mixers": tuple(entry["mixers"])}) for entry in identity["hops"]
+        HopEntry(**{**entry, "mixers": None if entry["mixers"] is None else tuple(entry["mixers"])})
+        for entry in identity["hops"]
     )
 
 

@@ -38,6 +38,7 @@ from summit_graph.atlas.files import (
     FolderLock,
     TableWriter,
     discard,
+    free_name_beside,
     is_temporary,
     point,
     publish_folder,
@@ -157,11 +158,16 @@ class Store:
     def open_for_writing(cls, path: str | Path) -> Store:
         """An atlas that is there, to be gone on with.
 
-        Raises: AtlasError if there is none, if another run writes it, if its format is newer, or if
-        it cannot be written.
+        Raises: AtlasError if there is none, if it is a partial one (`Description.partial`), if
+        another run writes it, if its format is newer, or if it cannot be written.
         """
         folder = Path(path)
-        generations.read_header(generations.locate(folder))
+        partial = generations.read_header(generations.locate(folder)).get("partial")
+        if partial:
+            raise AtlasError(
+                f"{folder} can be read, but neither counted into nor ranked: {partial}. Count "
+                "images into an atlas of their own."
+            )
         with writing(folder):
             lock = FolderLock(folder)
             try:
@@ -575,6 +581,46 @@ def plan_digest(plan: pa.Table) -> str:
     for row in zip(*(column.to_pylist() for column in ordered.columns), strict=True):
         digest.update(canonical(row).encode())
     return digest.hexdigest()
+
+
+@contextmanager
+def made_whole(path: str | Path, description: Description) -> Iterator[Store]:
+    """A new atlas that is at `path` once the block has ended, and leaves nothing if that fails.
+
+    It is made under a temporary name beside `path` and renamed; the store stays open after the
+    block and is the caller's to close.
+
+    Raises: AtlasError if something is at `path` already, if another run is making it, or if it
+    cannot be written.
+    """
+    target = Path(path)
+    require_free(target)
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        new = free_name_beside(target)
+    try:
+        store = Store.create(new, description)
+        try:
+            yield store
+            with writing(target):
+                os.rename(new, target)
+                sync(target.parent)
+            store.path = target
+        except BaseException:
+            store.close()
+            raise
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
+
+
+def require_free(target: Path) -> None:
+    """Checks that a new atlas can be put at `target`: nothing is there, or an empty folder.
+
+    Raises: AtlasError if something is.
+    """
+    if target.is_symlink() or target.is_file() or (target.is_dir() and any(target.iterdir())):
+        raise AtlasError(f"{target} is there already: choose another folder for the new atlas.")
 
 
 @contextmanager

@@ -45,6 +45,11 @@ class Connection:
     database: str | None = None
 
 
+def address_of(uri: str | None, environment: Mapping[str, str] = os.environ) -> str | None:
+    """The address that an argument or the environment names; None for the local server's."""
+    return uri or environment.get(URI_VARIABLE) or None
+
+
 def connect(
     uri: str | None = None,
     user: str | None = None,
@@ -59,7 +64,7 @@ def connect(
     Raises: DatabaseError if there is no address, no password, or the address is none; UsageError if
     the address has a password in it.
     """
-    address = uri or environment.get(URI_VARIABLE)
+    address = address_of(uri, environment)
     password = environment.get(PASSWORD_VARIABLE)
     local = server.status(home)
     if address is None:
@@ -114,7 +119,8 @@ def opened(connection: Connection) -> Iterator[neo4j.Driver]:
         except (exceptions.ConfigurationError, ValueError) as error:
             raise DatabaseError(f"{connection.uri} cannot be used: {error}.") from error
         with driver:
-            driver.verify_connectivity(database=connection.database)
+            with read_session(driver, connection) as session:
+                session.run("RETURN 1").consume()
             yield driver
 
 

@@ -17,11 +17,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from atlas import made
+from atlas import made, published
 
 from summit_graph.atlas.generation import Generation, exists
 from summit_graph.atlas.merging import merge_atlases
 from summit_graph.atlas.store import Store
+from summit_graph.atlas.summit import import_summit
 from summit_graph.atlas.tables import build_tables, compact
 
 CHANGES = ("fsync", "rename", "replace", "link", "symlink", "mkdir", "unlink", "rmdir")
@@ -71,6 +72,16 @@ def prepare_merge(folder: Path) -> None:
     made.atlas(folder / "second", images[1::2], ranked=False)
 
 
+def import_graphs(folder: Path) -> None:
+    """An atlas of published graphs."""
+    import_summit(folder / "ag", folder / "atlas", classes_file=folder / "classes.csv")
+
+
+def prepare_import(folder: Path) -> None:
+    published.write(folder / "ag", {index: published.content(index) for index in (3, 270)})
+    published.class_file(folder / "classes.csv")
+
+
 def forked(action: Callable[[], Any], kill_at: int | None = None) -> tuple[int, int]:
     """Runs an action in a child: its exit status and how many changes it made."""
     reading, writing = os.pipe()
@@ -109,7 +120,7 @@ def digest(path: Path) -> str | None:
     if not exists(path):
         return None
     generation = Generation.current(path)
-    if not generation.complete:
+    if not (generation.complete or generation.partial):
         return None
     text = hashlib.sha256()
     for name in generation.tables():
@@ -133,6 +144,7 @@ def main(scenario: str, folder: Path, moments: int, seed: int) -> dict[str, Any]
     action, again, setup = {
         "grow": (grow, go_on, lambda _: None),
         "merge": (merge, merge_again, prepare_merge),
+        "import": (import_graphs, import_graphs, prepare_import),
     }[scenario]
     answer = folder / "answer.json"
 

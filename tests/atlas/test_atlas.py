@@ -40,10 +40,11 @@ def names(number: int) -> str:
 def test_it_answers_the_questions_of_every_backend(atlas: Atlas) -> None:
     graphs: Graphs = atlas
     questions = [name for name in vars(Graphs) if not name.startswith("_")]
-    assert len(questions) == 12
+    assert len(questions) == 13
     for name in questions:
         assert hasattr(graphs, name)
         assert getattr(Atlas, name).__doc__ or isinstance(getattr(Atlas, name), property)
+    assert not graphs.partial
 
 
 def test_classes(atlas: Atlas, sums) -> None:

@@ -156,6 +156,39 @@ def test_a_graph_without_neurons_is_written(name: str) -> None:
     assert export(empty, name) == text
 
 
+@pytest.mark.parametrize("name", list(FORMATS))
+def test_what_is_not_known_is_left_out_and_is_not_0(name: str) -> None:
+    known = made_graph("wolf")
+    graph = AttributionGraph(
+        replace(known.record, images=None, top1=None, probability=None, mass=None, converged=None),
+        tuple(replace(neuron, share=None) for neuron in known.neurons),
+        tuple(replace(edge, share=None) for edge in known.edges),
+    )
+    text = export(graph, name)
+    assert "None" not in text
+    if name == "json":
+        found = json.loads(text)
+        assert found["class"]["images"] is None
+        assert [entry["share"] for entry in found["neurons"] + found["edges"]] == [None] * 4
+    if name == "csv":
+        row = next(csv.DictReader(io.StringIO(text, newline="")))
+        assert [row[key] for key in ("source_share", "target_share", "share")] == [""] * 3
+        assert (row["source_count"], row["count"]) == ("9", "4")
+    if name in ("graphml", "gexf"):
+        read = networkx.read_graphml if name == "graphml" else networkx.read_gexf
+        read_back = read(io.BytesIO(text.encode()))
+        assert "images" not in read_back.graph
+        for _, values in read_back.nodes(data=True):
+            assert values["count"] == 9
+            assert "share" not in values
+        for _, _, values in read_back.edges(data=True):
+            assert values["count"] == 4
+            assert "share" not in values
+    if name == "dot":
+        assert "share" not in text
+        assert '  n0 -> n1 [count="4"];' in text
+
+
 def test_no_such_format() -> None:
     with pytest.raises(UsageError, match=r"no format 'xls'. Choose one of json, csv"):
         export(made_graph("x"), "xls")

@@ -42,15 +42,17 @@ def assert_survived(report: dict[str, Any], moments: int) -> None:
         assert not run["left"], run
 
 
-@pytest.mark.parametrize("scenario", ["grow", "merge"])
-def test_a_run_killed_between_two_changes_goes_on(scenario: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("scenario", "changes"), [("grow", 60), ("merge", 60), ("import", 40)])
+def test_a_run_killed_between_two_changes_goes_on(
+    scenario: str, changes: int, tmp_path: Path
+) -> None:
     report = killed_at(scenario, tmp_path, moments=4, seed=3)
-    assert report["changes"] > 60
+    assert report["changes"] > changes
     assert_survived(report, 4)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scenario", ["grow", "merge"])
+@pytest.mark.parametrize("scenario", ["grow", "merge", "import"])
 def test_a_run_killed_before_many_changes_goes_on(scenario: str, tmp_path: Path) -> None:
     report = killed_at(scenario, tmp_path, moments=40, seed=4)
     assert_survived(report, 40)
