@@ -20,6 +20,7 @@ _MODEL, _COUNTING, _RANKING, _RUNNING = "Model", "Counting", "Ranking", "Running
 _NEO4J, _BULK = "Neo4j", "Bulk"
 _AS_TRAINED = "what the weights were trained with"
 _BYTES = {
+    "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40,
     "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
     "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40,
 }  # fmt: skip
@@ -480,7 +481,7 @@ HTTPPort = Annotated[
 ]
 Heap = Annotated[
     str | None,
-    _option("--heap", "SIZE", "", "Memory for its Java heap: 2GB.", "what it had, else 1GB"),
+    _option("--heap", "SIZE", "", "Memory for its Java heap: 2g.", "what it had, else 1g"),
 ]
 ShowPassword = Annotated[
     bool, _option("--show-password", "", "", "Show the password, on a terminal only.")

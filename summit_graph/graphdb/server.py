@@ -637,6 +637,8 @@ def _configuration(settings: _Settings) -> str:
         "dbms.security.procedures.unrestricted=gds.*",
         "client.allow_telemetry=false",
         "dbms.usage_report.enabled=false",
+        # Else Neo4j Browser adds the influences of all other classes to a class's picture.
+        "browser.post_connect_cmd=config autoComplete: false",
     )
     return "\n".join(lines) + "\n"
 
@@ -757,6 +759,9 @@ def _answers(server: Server) -> bool:
         ):
             session.run("RETURN 1").consume()
     except exceptions.AuthError as error:
+        if not _listens(server):
+            # Another server took the port at the same moment; this one will say so and end.
+            return False
         raise ServerError(
             f"the server in {server.home} does not accept the password in "
             f"{server.password_file}: it was changed in the database or in the file. It runs "
@@ -765,6 +770,18 @@ def _answers(server: Server) -> bool:
     except (exceptions.Neo4jError, exceptions.DriverError):
         return False
     return True
+
+
+def _listens(server: Server) -> bool:
+    """Whether it is this server that listens at its Bolt port."""
+    try:
+        sockets = psutil.Process(server.pid).net_connections("tcp")
+    except psutil.NoSuchProcess:
+        return False
+    return any(
+        found.status == psutil.CONN_LISTEN and found.laddr.port == server.bolt_port
+        for found in sockets
+    )
 
 
 def _last_lines(server: Server) -> str:
