@@ -53,7 +53,7 @@ _BATCH_BYTES = 8 << 20
 """Of a batch's columns; long names make a batch of fewer rows."""
 
 _DELETED = 10_000
-"""Relationships that a transaction deletes."""
+"""Relationships that a transaction deletes, if it is not told another number."""
 
 _EMPTIED = 1_000
 """Nodes whose relationships are deleted before the next ones are looked at."""
@@ -144,9 +144,7 @@ def load(
         UsageError: `edges` or `batch` is out of range.
     """
     started = time.monotonic()
-    limit = BATCH if batch is None else batch
-    if limit < 1:
-        raise UsageError(f"batch is {batch}; it must be at least 1")
+    limit = _checked(batch, BATCH)
     reports = Reports(progress)
     with reading(atlas) as source:
         rows = GraphRows(source, edges)
@@ -156,7 +154,7 @@ def load(
             make_indexes(writer.session)
             claim = writer.claim(rows, replace)
             if claim.stale:
-                writer.empty(reports)
+                writer.empty(reports, min(limit, _DELETED))
                 writer.begin(rows)
             if not claim.loaded:
                 with reports.stage("loading", sum(counts.values()) - 1, "row") as stage:
@@ -168,18 +166,33 @@ def load(
     return LoadReport(rows.key, nodes, relationships, seconds, claim.loaded, query)
 
 
-def unload(model: str, connection: Connection, *, progress: Progress | None = None) -> UnloadReport:
+def unload(
+    model: str,
+    connection: Connection,
+    *,
+    batch: int | None = None,
+    progress: Progress | None = None,
+) -> UnloadReport:
     """Removes a model, whole or half loaded, by bounded transactions. Run again it goes on.
 
     Its nodes go with all their relationships; nodes of other models are not touched.
 
-    Raises: DatabaseError if there is no such model (with those there are), if a loader took it over
-    meanwhile, or if the database cannot be reached.
+    Args:
+        model: its key.
+        connection: to the database.
+        batch: relationships that a transaction deletes; None for a number that suits a small heap.
+        progress: where to report; None is silent.
+
+    Raises:
+        DatabaseError: there is no such model (those there are, are named); a loader took it over
+            meanwhile; the database cannot be reached, or refuses.
+        UsageError: `batch` is out of range.
     """
     started = time.monotonic()
+    limit = _checked(batch, _DELETED)
     with _writing(connection, model) as writer:
         writer.take()
-        nodes, relationships = writer.empty(Reports(progress))
+        nodes, relationships = writer.empty(Reports(progress), limit)
         writer.remove()
     return UnloadReport(model, nodes + 1, relationships, time.monotonic() - started)
 
@@ -418,7 +431,7 @@ class _Writer:
 
         self.write(work)
 
-    def empty(self, reports: Progress) -> tuple[int, int]:
+    def empty(self, reports: Progress, limit: int) -> tuple[int, int]:
         """Removes all nodes but `Model`, and all relationships: how many of each."""
         nodes = relationships = 0
         with reports.stage("removing what was loaded before", None, "row") as stage:
@@ -426,7 +439,9 @@ class _Writer:
                 while keys := self._first_keys(label):
                     more = True
                     while more:
-                        gone, more = self.write(partial(self._delete, label=label, keys=keys))
+                        gone, more = self.write(
+                            partial(self._delete, label=label, keys=keys, limit=limit)
+                        )
                         relationships += gone
                         stage.advance(gone)
                     nodes += len(keys)
@@ -454,7 +469,7 @@ class _Writer:
         return [record["key"] for record in found]
 
     def _delete(
-        self, tx: neo4j.ManagedTransaction, label: str, keys: list[str]
+        self, tx: neo4j.ManagedTransaction, label: str, keys: list[str], limit: int
     ) -> tuple[int, bool]:
         """Deletes relationships of some nodes, or, where few are left, the nodes too: how many
         relationships, and whether there is more to do."""
@@ -464,7 +479,7 @@ class _Writer:
                 f"UNWIND $keys AS key MATCH (n:{label} {{key: key}})-[r]-() "
                 "WITH r LIMIT $limit DELETE r",
                 keys=keys,
-                limit=_DELETED,
+                limit=limit,
             )
             .consume()
             .counters.relationships_deleted
@@ -532,6 +547,12 @@ class _OutOfMemoryError(Exception):
     def __init__(self, found: exceptions.TransientError) -> None:
         super().__init__(str(found))
         self.found = found
+
+
+def _checked(batch: int | None, default: int) -> int:
+    if batch is not None and batch < 1:
+        raise UsageError(f"batch is {batch}; it must be at least 1")
+    return default if batch is None else batch
 
 
 def _run(tx: neo4j.ManagedTransaction, text: str) -> None:

@@ -90,6 +90,7 @@ NODES: Mapping[str, Node] = {
             "Neuron",
             _properties(
                 key=_TEXT,
+                name=_TEXT,
                 index=_WHOLE,
                 layer=_TEXT,
                 channel=_WHOLE,

@@ -252,9 +252,10 @@ def run(
     """Runs a query in a session that can only read.
 
     parameters: by name, of the declared types; keys where `KEYS` says so. Left out: the defaults.
-    Raises: UsageError as `complete` does; DatabaseError if a model, class, neuron or image is not
-    there, if its model is not loaded whole, lacks what the query needs, or changes meanwhile, if
-    Graph Data Science is missing, and as `connection.translated` does.
+    Raises: UsageError as `complete` does, and for keys of different models; DatabaseError if a
+    model, class, neuron or image is not there, if its model is not loaded whole, lacks what the
+    query needs, or changes meanwhile, if Graph Data Science is missing, and as
+    `connection.translated` does.
     """
     given = complete(query, parameters or {})
     with translated(connection), read_session(driver, connection) as session:
@@ -267,14 +268,12 @@ def _answer(
     if "gds" in query.needs:
         _require_gds(transaction, uri)
     keys = _keys(query, given)
-    before = _concerned(transaction, uri, keys)
-    for model in before:
-        _require(query, model, uri)
+    before = _concerned(transaction, uri, query, keys)
     # The text is that of a file in the package; what users say is in the parameters.
     answer = transaction.run(cast(Any, query.text), dict(given))
     columns = tuple(answer.keys())
     rows = tuple(tuple(record) for record in answer)
-    if keys and _concerned(transaction, uri, keys) != before:
+    if keys and _concerned(transaction, uri, query, keys) != before:
         raise DatabaseError(
             f"{_joined(sorted({model['key'] for model in before}))} was loaded anew or unloaded "
             "while the query ran. Run it again."
@@ -309,24 +308,36 @@ RETURN COLLECT {
 
 
 def _concerned(
-    transaction: neo4j.ManagedTransaction, uri: str, keys: Mapping[str, Sequence[str]]
+    transaction: neo4j.ManagedTransaction,
+    uri: str,
+    query: Query,
+    keys: Mapping[str, Sequence[str]],
 ) -> list[Mapping[str, Any]]:
-    """The models that the keys belong to. Raises: DatabaseError if a node or a model is missing."""
+    """The models that the keys belong to.
+
+    Raises: DatabaseError if a node or a model is missing, or a model is not whole or lacks what the
+    query needs; UsageError if classes, neurons and images are of different models.
+    """
     asked = {label: list(keys.get(label, [])) for label in ("Class", "Neuron", "Image")}
     answer = transaction.run(_THERE, asked).single(strict=True)
     models = {model["key"]: model for model in answer["models"]}
     concerned: dict[str, Mapping[str, Any]] = {}
+    child: tuple[str, str] | None = None
     for label, wanted in keys.items():
         there = models if label == "Model" else frozenset(answer[label])
         for key in wanted:
             owner = key if label == "Model" else _owner(label, key, models)
-            # A model that is being loaded explains what is missing of it.
+            # What a model lacks as a whole explains the nodes that are missing of it.
             if owner in models:
-                _require_whole(models[owner], uri)
+                _require(query, models[owner], uri)
             if key not in there or owner is None:
                 near = difflib.get_close_matches(key, models, n=_CLOSE, cutoff=0.4)
                 known = f" It has {_joined(near)}." if label == "Model" and near else ""
                 raise DatabaseError(f"{uri} has no {label.lower()} {key!r}; {_FIND[label]}.{known}")
+            if label != "Model":
+                child = child or (owner, key)
+                if owner != child[0]:
+                    raise UsageError(f"{child[1]!r} and {key!r} are of different models.")
             concerned[owner] = models[owner]
     return [concerned[key] for key in sorted(concerned)]
 
@@ -350,16 +361,13 @@ def _owner(label: str, key: str, models: Collection[str]) -> str | None:
     return max(fitting, key=len, default=None)
 
 
-def _require_whole(model: Mapping[str, Any], uri: str) -> None:
+def _require(query: Query, model: Mapping[str, Any], uri: str) -> None:
+    """Raises: DatabaseError if the model is not whole, or lacks what the query needs."""
     if not model["loaded"]:
         raise DatabaseError(
             f"{uri} has the model {model['key']!r} only in part: it is being loaded or removed, or "
             "that was cut off. Wait, or run `summit-graph load` or `summit-graph unload` again."
         )
-
-
-def _require(query: Query, model: Mapping[str, Any], uri: str) -> None:
-    """Raises: DatabaseError if the model lacks what the query needs."""
     if "counts" in query.needs and model["partial"]:
         raise DatabaseError(
             f"the query {query.name!r} needs what only counting the images tells, and the model "

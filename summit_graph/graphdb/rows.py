@@ -229,6 +229,7 @@ class GraphRows:
         names = {layer.number: layer.name for layer in self.atlas.layers}
         yield {
             "key": self.keys["Neuron"],
+            "name": [f"{names[layer]}/{channel}" for layer, channel in neurons],
             "index": list(range(len(neurons))),
             "layer": [names[layer] for layer, _ in neurons],
             "channel": [channel for _, channel in neurons],

@@ -91,6 +91,7 @@ def expected(path: Path, edges: str = "graph") -> Graph:
             flagged = (layer, channel) in always
             nodes[name] = {
                 "key": name[1],
+                "name": f"{row['name']}/{channel}",
                 "index": number,
                 "layer": row["name"],
                 "channel": channel,
