@@ -148,6 +148,8 @@ def demo(atlas: options.DemoAtlas = DEMO_ATLAS, as_json: options.AsJson = False)
             f"summit-graph rank {folder} --mass 0.5",
             f"summit-graph export three --format dot --atlas {folder}",
         ),
+        "in a graph database (pip install 'summit-graph[neo4j]'):",
+        *texts.commands("summit-graph db up", f"summit-graph load {folder}"),
         "and with a network and images of your own:",
         *texts.commands(
             "summit-graph layers --model torchvision:resnet50",

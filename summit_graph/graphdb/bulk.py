@@ -13,7 +13,6 @@ For another server there are the files and the command. The graph is the same as
 
 from __future__ import annotations
 
-import os
 import shlex
 import shutil
 import time
@@ -136,6 +135,11 @@ def bulk_load(
             try:
                 with _written(rows, place / _FOLDER, form, reports) as files:
                     _import(place, files, reports, distribution)
+            except OSError as error:
+                raise ServerError(
+                    f"the database in {place} cannot be imported: {error.strerror or error}. "
+                    "Make room, or name another folder with --home."
+                ) from error
             finally:
                 server.up(place, progress=progress, distribution=distribution)
         with opened(connection) as driver, write_session(driver, connection) as session:
@@ -198,7 +202,7 @@ def _check_form(form: str) -> None:
 
 
 def _holds(connection: Connection, rows: GraphRows) -> bool:
-    """Whether the database holds just this model; false if it is empty.
+    """Whether the database holds this model already; false if it is empty.
 
     Raises: DatabaseError if it holds something else.
     """
@@ -236,11 +240,13 @@ def _import(place: Path, files: _Files, reports: Progress, distribution: Distrib
             f"the server in {place} was started during the import, so its database is left as it "
             "is. Import again, and leave the server alone meanwhile."
         )
-    for parent in (place / "data" / "databases", place / "data" / "transactions"):
-        old = parent / f"{_NEW}.old"
-        if (parent / _DATABASE).exists():
-            os.rename(parent / _DATABASE, old)
-        os.rename(parent / _NEW, parent / _DATABASE)
+    for folder in ("databases", "transactions"):
+        there, new = (place / "data" / folder / name for name in (_DATABASE, _NEW))
+        old = there.with_name(f"{_NEW}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        if there.exists():
+            there.rename(old)
+        new.rename(there)
         shutil.rmtree(old, ignore_errors=True)
 
 
@@ -266,7 +272,13 @@ class _Files:
         self.folder = folder
         self.form = form
         names = "".join(layer.name for layer in rows.atlas.layers)
-        self.delimiter = next(sign for sign in _DELIMITERS if sign not in names)
+        free = [sign for sign in _DELIMITERS if sign not in names]
+        if not free:
+            raise DatabaseError(
+                f"the names of the layers of {rows.key!r} hold all signs that could part them in a "
+                "file. Load over Bolt instead (without --bulk)."
+            )
+        self.delimiter = free[0]
         self.multiline = False
         self.options: list[tuple[str, str]] = []
 

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -32,7 +33,7 @@ from neo4j import exceptions
 
 from summit_graph.atlas.atlas import Atlas
 from summit_graph.errors import DatabaseError, UsageError
-from summit_graph.graphdb.connection import Connection, opened, translated, write_session
+from summit_graph.graphdb.connection import Connection, opened, write_session
 from summit_graph.graphdb.model import (
     END,
     INDEXES,
@@ -67,7 +68,7 @@ _INDEXING = 3_600
 _CHILDREN = ("Neuron", "Image", "Class", "Layer")
 """Labels of a model's nodes, in the order of removing."""
 
-_NODE_BYTES, _RELATIONSHIP_BYTES, _EDGE_BYTES = 350, 110, 190
+_NODE_BYTES, _RELATIONSHIP_BYTES, _EDGE_BYTES = 350, 110, 220
 """On disk, with properties and indexes; edges are `INFLUENCES`. Measured by benchmarks/neo4j.py."""
 
 Result = TypeVar("Result")
@@ -289,18 +290,36 @@ def parameters(kind: Kind, table: pa.Table, keys: Mapping[str, pa.StringArray]) 
 
 
 def batches(rows: GraphRows, limit: int, skip: int = 0) -> Iterator[tuple[Kind, pa.Table]]:
-    """All rows but the node `Model`, `limit` of one kind at a time, from the row `skip` on."""
-    for kind, table in rows.tables():
-        if isinstance(kind, Node) and kind.label == "Model":
+    """All rows but the node `Model`, from the row `skip` on, `limit` of one kind at a time."""
+    for kind, tables in groupby(rows.tables(), key=lambda found: found[0]):
+        if kind is NODES["Model"]:
             continue
-        start = min(skip, table.num_rows)
-        skip -= start
-        while start < table.num_rows:
-            part = table.slice(start, limit)
-            while part.nbytes > _BATCH_BYTES and part.num_rows > 1:
-                part = part.slice(0, part.num_rows // 2)
-            yield kind, part
-            start += part.num_rows
+        waiting: list[pa.Table] = []
+        room = limit
+        for _, table in tables:
+            start = min(skip, table.num_rows)
+            skip -= start
+            while start < table.num_rows:
+                part = table.slice(start, room)
+                waiting.append(part)
+                start += part.num_rows
+                room -= part.num_rows
+                if not room:
+                    yield from _bounded(kind, pa.concat_tables(waiting))
+                    waiting, room = [], limit
+        if waiting:
+            yield from _bounded(kind, pa.concat_tables(waiting))
+
+
+def _bounded(kind: Kind, table: pa.Table) -> Iterator[tuple[Kind, pa.Table]]:
+    """Rows in parts that are not larger than `_BATCH_BYTES`, or a row alone."""
+    start = 0
+    while start < table.num_rows:
+        part = table.slice(start)
+        while part.nbytes > _BATCH_BYTES and part.num_rows > 1:
+            part = part.slice(0, part.num_rows // 2)
+        yield kind, part
+        start += part.num_rows
 
 
 class _Claim(NamedTuple):
@@ -561,11 +580,7 @@ def _run(tx: neo4j.ManagedTransaction, text: str) -> None:
 
 @contextmanager
 def _writing(connection: Connection, key: str) -> Iterator[_Writer]:
-    with (
-        opened(connection) as driver,
-        translated(connection),
-        write_session(driver, connection) as session,
-    ):
+    with opened(connection) as driver, write_session(driver, connection) as session:
         yield _Writer(session, key)
 
 

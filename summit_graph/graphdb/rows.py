@@ -288,7 +288,7 @@ class GraphRows:
         yield {START: pairs[:, 0], END: pairs[:, 1]}
 
     def _activates(self) -> Iterator[dict[str, Any]]:
-        for position, table in self._by_class("activations"):
+        for position, (table,) in self._by_class("activations"):
             yield {
                 START: np.full(table.num_rows, position),
                 END: self._neuron_numbers(table, "layer", "channel"),
@@ -296,7 +296,7 @@ class GraphRows:
             }
 
     def _ranks(self) -> Iterator[dict[str, Any]]:
-        for position, table in self._by_class("ranks"):
+        for position, (table,) in self._by_class("ranks"):
             yield {
                 START: np.full(table.num_rows, position),
                 END: self._neuron_numbers(table, "layer", "channel"),
@@ -305,10 +305,9 @@ class GraphRows:
             }
 
     def _attributes(self) -> Iterator[dict[str, Any]]:
-        for position, table in self._by_class("ranks"):
+        for position, (table, counted) in self._by_class("ranks", "activations"):
             chosen = table.filter(table.column("selected"))
             neurons = self._neuron_numbers(chosen, "layer", "channel")
-            counted = self._of_class("activations", position)
             counts = np.zeros(int(self._offsets[-1]), np.int64)
             counts[self._neuron_numbers(counted, "layer", "channel")] = counted.column("count")
             yield {
@@ -320,8 +319,7 @@ class GraphRows:
             }
 
     def _influences(self) -> Iterator[dict[str, Any]]:
-        for position, table in self._by_class("edges"):
-            ranks = self._of_class("ranks", position)
+        for position, (table, ranks) in self._by_class("edges", "ranks"):
             ranks = ranks.filter(ranks.column("selected"))
             chosen = np.zeros(int(self._offsets[-1]), bool)
             chosen[self._neuron_numbers(ranks, "layer", "channel")] = True
@@ -341,7 +339,7 @@ class GraphRows:
             }
 
     def _votes_for(self) -> Iterator[dict[str, Any]]:
-        for position, table in self._by_class("votes"):
+        for position, (table,) in self._by_class("votes"):
             yield {
                 START: self._neuron_numbers(table, "layer", "channel"),
                 END: np.full(table.num_rows, position),
@@ -359,7 +357,7 @@ class GraphRows:
             }
 
     def _confused_with(self) -> Iterator[dict[str, Any]]:
-        for position, table in self._by_class("confusions"):
+        for position, (table,) in self._by_class("confusions"):
             known = table.filter(pc.not_equal(table.column("predicted"), _NO_CLASS))
             yield {
                 START: np.full(known.num_rows, position),
@@ -419,18 +417,16 @@ class GraphRows:
 
     # The atlas's tables.
 
-    def _by_class(self, name: str) -> Iterator[tuple[int, pa.Table]]:
-        """The rows of each class that has some, with the class's number."""
-        for position in range(len(self._classes)):
-            table = self._of_class(name, position)
-            if table.num_rows:
-                yield position, table
+    def _by_class(self, *names: str) -> Iterator[tuple[int, list[pa.Table]]]:
+        """Each class's number and its rows of some tables, for the classes that the first one has.
 
-    def _of_class(self, name: str, position: int) -> pa.Table:
-        if not self.generation.has(name):
-            return ATLAS_TABLES[name].empty_table()
-        table = self.generation.of_class(name, self._classes[position].as_py())
-        return self._of_chosen_layers(table)
+        The tables are read side by side, once.
+        """
+        readers = [_ClassReader(name, self._chunks(name)) for name in names]
+        for position, index in enumerate(self._classes.to_pylist()):
+            found = [self._of_chosen_layers(reader.take(index)) for reader in readers]
+            if found[0].num_rows:
+                yield position, found
 
     def _of_chosen_layers(self, table: pa.Table) -> pa.Table:
         for column in ("layer", "source_layer", "target_layer"):
@@ -458,6 +454,30 @@ class GraphRows:
         if not images:
             return {"count": count, "share": pa.nulls(table.num_rows, pa.float64())}
         return {"count": count, "share": np.asarray(count) / images}
+
+
+class _ClassReader:
+    """Takes the rows of one class after the other from a table sorted by class."""
+
+    def __init__(self, name: str, chunks: Iterator[pa.Table]) -> None:
+        self.chunks = chunks
+        self.rest = ATLAS_TABLES[name].empty_table()
+
+    def take(self, index: int) -> pa.Table:
+        """The rows of a class; what comes before is gone then."""
+        parts = []
+        while True:
+            classes = np.asarray(self.rest.column("class"))
+            first, last = np.searchsorted(classes, [index, index + 1]).tolist()
+            parts.append(self.rest.slice(first, last - first))
+            self.rest = self.rest.slice(last)
+            if self.rest.num_rows:
+                break
+            chunk = next(self.chunks, None)
+            if chunk is None:
+                break
+            self.rest = chunk
+        return pa.concat_tables(parts)
 
 
 def keyed(kind: Relationship, table: pa.Table, keys: Mapping[str, pa.StringArray]) -> pa.Table:
