@@ -58,7 +58,7 @@ from summit_graph.graphdb.connection import (
     translated,
 )
 from summit_graph.graphdb.model import class_key, image_key, neuron_key
-from summit_graph.graphdb.queries import Result, query, run
+from summit_graph.graphdb.queries import Result, query, require, run
 
 if TYPE_CHECKING:
     import py2neo
@@ -326,12 +326,7 @@ class GraphDB:
         """
         layer, channel = find_neuron(self.layers, neuron)
         record = self.find(name)
-        if self._model["edges"] != "graph":
-            raise DatabaseError(
-                f"{self.key!r} was loaded with the edges of its attribution graphs alone "
-                "(--edges attribution); this needs those of every class's whole graph. Load it "
-                "again with `summit-graph load ATLAS --edges graph`."
-            )
+        require(query("neighbours"), self._model, self.connection.uri)
         key = neuron_key(self.key, layer.name, channel)
         (rows,) = self._ask(("neighbours", {**self._of(record), "neuron": key, "limit": _ALL}))
         sources, targets = (

@@ -329,7 +329,7 @@ def _concerned(
             owner = key if label == "Model" else _owner(label, key, models)
             # What a model lacks as a whole explains the nodes that are missing of it.
             if owner in models:
-                _require(query, models[owner], uri)
+                require(query, models[owner], uri)
             if key not in there or owner is None:
                 near = difflib.get_close_matches(key, models, n=_CLOSE, cutoff=0.4)
                 known = f" It has {_joined(near)}." if label == "Model" and near else ""
@@ -361,14 +361,17 @@ def _owner(label: str, key: str, models: Collection[str]) -> str | None:
     return max(fitting, key=len, default=None)
 
 
-def _require(query: Query, model: Mapping[str, Any], uri: str) -> None:
-    """Raises: DatabaseError if the model is not whole, or lacks what the query needs."""
+def require(query: Query, model: Mapping[str, Any], uri: str) -> None:
+    """Checks that a model is whole and has what the query needs.
+
+    model: properties of its node `Model`; what is null may be left out. Raises: DatabaseError.
+    """
     if not model["loaded"]:
         raise DatabaseError(
             f"{uri} has the model {model['key']!r} only in part: it is being loaded or removed, or "
             "that was cut off. Wait, or run `summit-graph load` or `summit-graph unload` again."
         )
-    if "counts" in query.needs and model["partial"]:
+    if "counts" in query.needs and model.get("partial"):
         raise DatabaseError(
             f"the query {query.name!r} needs what only counting the images tells, and the model "
             f"{model['key']!r} was imported from published attribution graphs, which do not say it."

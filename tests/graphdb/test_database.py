@@ -206,7 +206,7 @@ def test_edges_of_attribution_graphs_alone(loaded: Connection, first: Path) -> N
         assert database.attribution_graph(0) == atlas.attribution_graph(0)
         assert database.compare(0, 2) == atlas.compare(0, 2)
         assert database.neuron("stem/1") == atlas.neuron("stem/1")
-        with pytest.raises(DatabaseError, match=r"attribution\); this needs .* --edges graph"):
+        with pytest.raises(DatabaseError, match=r"all edges of every class's graph.*--edges graph"):
             database.neighbours("stem/1", 0)
 
 
