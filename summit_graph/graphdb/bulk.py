@@ -128,8 +128,7 @@ def bulk_load(
     with reading(atlas) as source:
         rows = GraphRows(source, edges)
         place = server.up(home, progress=progress, distribution=distribution).home
-        connection = connect(home=place, environment={})
-        already = _holds(connection, rows)
+        already = _holds(_local(place), rows)
         if not already:
             server.down(place, progress)
             try:
@@ -142,6 +141,7 @@ def bulk_load(
                 ) from error
             finally:
                 server.up(place, progress=progress, distribution=distribution)
+        connection = _local(place)
         with opened(connection) as driver, write_session(driver, connection) as session:
             make_indexes(session)
         nodes, relationships = nodes_of(rows.counts), relationships_of(rows.counts)
@@ -196,6 +196,11 @@ def prepare_bulk(
         )
 
 
+def _local(place: Path) -> Connection:
+    """The connection to the server of a home; its port can be another after each start."""
+    return connect(home=place, environment={})
+
+
 def _check_form(form: str) -> None:
     if form not in FORMATS:
         raise UsageError(f"form is {form!r}; it has to be {' or '.join(map(repr, FORMATS))}.")
@@ -232,7 +237,8 @@ def _import(place: Path, files: _Files, reports: Progress, distribution: Distrib
         server.admin(
             place,
             ["database", "import", "full", _NEW, "--overwrite-destination", *arguments],
-            distribution=distribution,
+            reports,
+            distribution,
         )
     found = server.status(place)
     if found is not None and found.running:

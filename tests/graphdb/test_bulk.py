@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import csv
 import shlex
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 from graphdb import atlases, conftest, dump
+from graphdb.watching import Watching
 
 from summit_graph.atlas.atlas import Atlas
 from summit_graph.errors import DatabaseError, UsageError
@@ -130,7 +133,16 @@ def indexes(connection: Connection) -> list[Any]:
 
 @pytest.mark.slow
 def test_imported_is_what_is_loaded(home: Path, tmp_path: Path) -> None:
-    same_as_over_bolt(atlases.hostile(tmp_path / "atlas"), home, "csv")
+    """Though another program takes the server's port meanwhile."""
+    port = server.up(home).bolt_port
+    with ExitStack() as stack:
+
+        def take() -> None:
+            stack.enter_context(socket.create_server(("127.0.0.1", port)))
+
+        watching = Watching(1, take, "writing files")
+        same_as_over_bolt(atlases.hostile(tmp_path / "atlas"), home, "csv", progress=watching)
+    assert any(str(port) in warning for warning in watching.warnings)
 
 
 @pytest.mark.slow
