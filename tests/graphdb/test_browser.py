@@ -12,7 +12,7 @@ from conftest import missing, optional_package
 
 from summit_graph import Atlas
 from summit_graph.graphdb.connection import Connection
-from summit_graph.graphdb.load import load
+from summit_graph.graphdb.load import load, unload
 from summit_graph.graphdb.server import Server
 
 pytestmark = pytest.mark.slow
@@ -62,7 +62,10 @@ def test_the_first_query_draws_the_attribution_graph(
     neo4j_server: Server, connection: Connection, demo_atlas: Path
 ) -> None:
     report = load(demo_atlas, connection)
-    displayed, shapes = drawn(neo4j_server, connection.password, report.first_query)
+    try:
+        displayed, shapes = drawn(neo4j_server, connection.password, report.first_query)
+    finally:
+        unload(report.key, connection)
     index = int(re.findall(r"/class/(\d+)'", report.first_query)[0])
     with Atlas.open(demo_atlas) as atlas:
         record = atlas.find(index)
