@@ -22,7 +22,8 @@
 //   :param model => "digits";
 //   :param image_share => 0.95;
 //   :param class_share => 0.95;
-MATCH (:Model {key: $model})-[:HAS_CLASS]->(c:Class)
+MATCH (m:Model {key: $model})-[:HAS_CLASS]->(c:Class)
+USING INDEX m:Model(key)
 WHERE c.images > 0
 WITH collect(c) AS chosen
 UNWIND chosen AS c

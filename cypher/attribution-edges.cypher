@@ -10,5 +10,6 @@
 // In Neo4j Browser:
 //   :param class => "digits/class/3";
 MATCH (a:Neuron)-[e:INFLUENCES {class: $class, selected: true}]->(b:Neuron)
+USING INDEX e:INFLUENCES(class, selected)
 RETURN a.key AS source, b.key AS target, e.count AS count, e.share AS share
 ORDER BY count DESC, a.index, b.index

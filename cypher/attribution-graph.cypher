@@ -13,6 +13,7 @@
 // In Neo4j Browser:
 //   :param class => "digits/class/3";
 MATCH (c:Class {key: $class})-[a:ATTRIBUTES]->(n:Neuron)
+USING INDEX c:Class(key)
 RETURN n.key AS neuron, n.layer AS layer, n.channel AS channel, a.pagerank AS pagerank,
        a.rank AS rank, a.count AS count, toFloat(a.count) / c.images AS share
 ORDER BY rank

@@ -14,9 +14,11 @@
 //   :param class => "digits/class/3";
 CALL () {
   MATCH (start:Neuron)-[edge:INFLUENCES {class: $class, selected: true}]->(end:Neuron)
+  USING INDEX edge:INFLUENCES(class, selected)
   RETURN start, edge, end
 UNION ALL
   MATCH (end:Class {key: $class})-[:ATTRIBUTES]->(start:Neuron)
+  USING INDEX end:Class(key)
   OPTIONAL MATCH (start)-[edge:VOTES_FOR]->(end)
   RETURN start, edge, CASE WHEN edge IS NULL THEN null ELSE end END AS end
 UNION ALL

@@ -23,8 +23,10 @@
 //   :param model => "digits";
 //   :param other_model => "digits-later";
 //   :param limit => 1000;
-MATCH (:Model {key: $model})-[:HAS_CLASS]->(c:Class)
-MATCH (:Model {key: $other_model})-[:HAS_CLASS]->(o:Class)
+MATCH (m:Model {key: $model})-[:HAS_CLASS]->(c:Class)
+USING INDEX m:Model(key)
+MATCH (second:Model {key: $other_model})-[:HAS_CLASS]->(o:Class)
+USING INDEX second:Model(key)
 WHERE o.name = c.name AND coalesce(o.synset = c.synset, true)
 CALL (c, o) {
   MATCH (c)-[a:ATTRIBUTES]->(n:Neuron)

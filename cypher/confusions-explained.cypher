@@ -22,7 +22,8 @@
 //   :param model => "digits";
 //   :param limit => 20;
 //   :param top => 5;
-MATCH (:Model {key: $model})-[:HAS_CLASS]->(c:Class)-[x:CONFUSED_WITH]->(o:Class)
+MATCH (m:Model {key: $model})-[:HAS_CLASS]->(c:Class)-[x:CONFUSED_WITH]->(o:Class)
+USING INDEX m:Model(key)
 WITH c, x, o
 ORDER BY x.count DESC, c.index, o.index
 LIMIT $limit

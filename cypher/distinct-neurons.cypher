@@ -17,6 +17,7 @@
 //   :param class => "digits/class/3";
 //   :param others => null;
 MATCH (c:Class {key: $class})-[a:ATTRIBUTES]->(n:Neuron)
+USING INDEX c:Class(key)
 WHERE NOT EXISTS {
   MATCH (n)<-[:ATTRIBUTES]-(o:Class)
   WHERE o <> c AND ($others IS NULL OR o.key IN $others)

@@ -16,7 +16,8 @@
 // In Neo4j Browser:
 //   :param neuron => "digits/conv3/22";
 //   :param class => null;
-MATCH (:Neuron {key: $neuron})-[e:EXAMPLE]->(i:Image)
+MATCH (n:Neuron {key: $neuron})-[e:EXAMPLE]->(i:Image)
+USING INDEX n:Neuron(key)
 WHERE e.class = $class OR (e.class IS NULL AND $class IS NULL)
 RETURN e.rank AS rank, i.key AS image, i.path AS path, e.activation AS activation, e.row AS row,
        e.column AS column

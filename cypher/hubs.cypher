@@ -16,6 +16,7 @@
 //   :param model => "digits";
 //   :param limit => 20;
 MATCH (m:Model {key: $model})-[:HAS_CLASS]->(c:Class)-[a:ATTRIBUTES]->(n:Neuron)
+USING INDEX m:Model(key)
 WITH m, c, a, n
 ORDER BY a.rank, c.index
 WITH m, n, count(*) AS classes, sum(a.pagerank) AS pagerank, collect(c.key)[0] AS highest,

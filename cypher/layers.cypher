@@ -11,7 +11,8 @@
 //   feeds (list of text): the layers that an edge of some class's graph leads to
 // In Neo4j Browser:
 //   :param model => "digits";
-MATCH (:Model {key: $model})-[:HAS_LAYER]->(l:Layer)
+MATCH (m:Model {key: $model})-[:HAS_LAYER]->(l:Layer)
+USING INDEX m:Model(key)
 RETURN l.name AS layer, l.index AS index, l.channels AS channels, l.height AS height,
        l.width AS width,
        COLLECT { MATCH (l)-[:FEEDS]->(t:Layer) RETURN t.name ORDER BY t.index } AS feeds

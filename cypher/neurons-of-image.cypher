@@ -17,7 +17,8 @@
 // In Neo4j Browser:
 //   :param image => "digits/image/0";
 //   :param limit => 100;
-MATCH (:Image {key: $image})<-[e:EXAMPLE]-(n:Neuron)
+MATCH (i:Image {key: $image})<-[e:EXAMPLE]-(n:Neuron)
+USING INDEX i:Image(key)
 RETURN n.key AS neuron, n.layer AS layer, n.channel AS channel, e.rank AS rank,
        e.activation AS activation, e.row AS row, e.column AS column, e.class AS class
 ORDER BY class IS NOT NULL, rank, n.index

@@ -35,8 +35,10 @@ CALL () {
   RETURN count(dropped) AS leftovers
 }
 MATCH (m:Model)-[:HAS_CLASS]->(c:Class {key: $class})
+USING INDEX c:Class(key)
 WITH c, coalesce($damping, m.damping, 0.85) AS damping, 'summit-graph/' + randomUUID() AS name
 MATCH (a:Neuron)-[e:INFLUENCES {class: $class}]->(b:Neuron)
+USING INDEX e:INFLUENCES(class)
 WITH c, damping,
      gds.graph.project(
        name, a, b,

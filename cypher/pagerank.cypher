@@ -28,6 +28,7 @@
 //   :param damping => null;
 //   :param iterations => 60;
 MATCH (m:Model)-[:HAS_CLASS]->(c:Class {key: $class})
+USING INDEX c:Class(key)
 CALL (m, c) {
   // Every neuron of the model has a row, so that the place in a list is Neuron.index.
   MATCH (m)-[:HAS_LAYER]->(:Layer)-[:HAS_NEURON]->(n:Neuron)
@@ -40,6 +41,7 @@ UNION ALL
   RETURN entry[0] AS index, null AS neuron, toFloat(entry[1]) / largest AS jump, null AS link
 UNION ALL
   MATCH (a:Neuron)-[e:INFLUENCES {class: $class}]->(b:Neuron)
+  USING INDEX e:INFLUENCES(class)
   UNWIND [[a.index, b.index], [b.index, a.index]] AS ends
   RETURN ends[0] AS index, null AS neuron, 0.0 AS jump, [ends[1], e.count] AS link
 }

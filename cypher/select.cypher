@@ -23,6 +23,7 @@
 //   :param class => "digits/class/3";
 //   :param mass => 0.15;
 MATCH (m:Model)-[:HAS_CLASS]->(c:Class {key: $class})
+USING INDEX c:Class(key)
 CALL (m, c) {
   MATCH (m)-[:HAS_LAYER]->(:Layer)-[:HAS_NEURON]->(n:Neuron)
   RETURN n.index AS index, null AS pagerank
@@ -36,6 +37,7 @@ WITH m, c, collect(coalesce(pagerank, 0.0)) AS pagerank
 // `needed`: every layer has an edge whose ends both have at least this PageRank.
 CALL (pagerank) {
   MATCH (a:Neuron)-[e:INFLUENCES {class: $class}]->(b:Neuron)
+  USING INDEX e:INFLUENCES(class)
   WITH b.layer AS layer,
        max(CASE WHEN pagerank[a.index] < pagerank[b.index]
                 THEN pagerank[a.index] ELSE pagerank[b.index] END) AS best

@@ -16,7 +16,8 @@
 // In Neo4j Browser:
 //   :param class => "digits/class/3";
 //   :param limit => 10;
-MATCH (:Class {key: $class})-[s:SIMILAR_TO]->(o:Class)
+MATCH (c:Class {key: $class})-[s:SIMILAR_TO]->(o:Class)
+USING INDEX c:Class(key)
 WHERE s.layer IS NULL
 RETURN o.key AS class, o.index AS index, o.name AS name, s.cosine AS cosine
 ORDER BY cosine DESC, index

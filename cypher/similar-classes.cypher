@@ -17,7 +17,8 @@
 //   :param class => "digits/class/3";
 //   :param layer => "conv3";
 //   :param limit => 10;
-MATCH (:Class {key: $class})-[s:SIMILAR_TO]->(o:Class)
+MATCH (c:Class {key: $class})-[s:SIMILAR_TO]->(o:Class)
+USING INDEX c:Class(key)
 WHERE s.layer = $layer
 RETURN o.key AS class, o.index AS index, o.name AS name, s.cosine AS cosine
 ORDER BY cosine DESC, index

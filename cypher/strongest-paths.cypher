@@ -23,11 +23,13 @@
 //   :param neuron => "digits/conv1/4";
 //   :param limit => 10;
 MATCH (c:Class {key: $class})-[:ATTRIBUTES]->(n:Neuron)
+USING INDEX c:Class(key)
 WITH c, n
 ORDER BY n.index
 WITH c, collect(n) AS neurons, collect(n.index) AS places
 CALL (places) {
   MATCH (a:Neuron)-[e:INFLUENCES {class: $class, selected: true}]->(b:Neuron)
+  USING INDEX e:INFLUENCES(class, selected)
   RETURN collect({
     to: b.index,
     from: [i IN range(0, size(places) - 1) WHERE places[i] = a.index][0],

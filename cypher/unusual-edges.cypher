@@ -24,6 +24,7 @@
 //   :param similar => 5;
 //   :param limit => 20;
 MATCH (c:Class {key: $class})-[s:SIMILAR_TO]->(o)
+USING INDEX c:Class(key)
 WHERE s.layer IS NULL AND o.images > 0
 WITH o
 ORDER BY s.cosine DESC, o.index
@@ -31,6 +32,7 @@ LIMIT $similar
 WITH collect(o.key) AS others
 CALL (others) {
   MATCH (a:Neuron)-[e:INFLUENCES {class: $class, selected: true}]->(b:Neuron)
+  USING INDEX e:INFLUENCES(class, selected)
   RETURN a, b, e, 0.0 AS share, 0 AS there
 UNION ALL
   UNWIND others AS other

@@ -25,11 +25,13 @@
 //   :param hops => 2;
 //   :param limit => 100;
 MATCH (c:Class {key: $class})-[:ATTRIBUTES]->(n:Neuron)
+USING INDEX c:Class(key)
 WITH c, n
 ORDER BY n.index
 WITH c, collect(n) AS neurons, collect(n.index) AS places
 CALL (places) {
   MATCH (a:Neuron)-[e:INFLUENCES {class: $class, selected: true}]->(b:Neuron)
+  USING INDEX e:INFLUENCES(class, selected)
   RETURN collect({
     far: a.index,
     near: [i IN range(0, size(places) - 1) WHERE places[i] = b.index][0],

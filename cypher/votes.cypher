@@ -18,6 +18,7 @@
 //   :param class => "digits/class/3";
 //   :param limit => 20;
 MATCH (c:Class {key: $class})<-[v:VOTES_FOR]-(n:Neuron)
+USING INDEX c:Class(key)
 WITH c, v, n
 ORDER BY v.count DESC, n.index
 LIMIT $limit

@@ -396,12 +396,17 @@ class _Writer:
         self.write(work)
 
     def create(self, rows: GraphRows, skip: int, limit: int, stage: Stage) -> None:
-        """Creates all rows from row `skip` on, then says that the model is whole."""
+        """Creates all rows from row `skip` on, then says that the model is whole.
+
+        Before that the statistics of the indexes are renewed: else queries would be planned as if
+        the database were still as empty as it was.
+        """
         done = skip
         for kind, table in batches(rows, limit, skip):
             self.write(partial(self._add, rows=rows, start=done, kind=kind, table=table))
             done += table.num_rows
             stage.advance(table.num_rows)
+        self.write(partial(_run, text="CALL db.prepareForReplanning()"))
 
         def finish(tx: neo4j.ManagedTransaction) -> None:
             there = self._locked(tx) or {}
