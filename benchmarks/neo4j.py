@@ -33,6 +33,7 @@ from typing import Any, NamedTuple
 sys.path.pop(0)  # This folder, where `neo4j` is this file and not the driver.
 
 import neo4j
+import pyarrow as pa
 
 from summit_graph.atlas.atlas import Atlas
 from summit_graph.atlas.summit import import_summit
@@ -42,9 +43,9 @@ from summit_graph.graphdb.bulk import bulk_load, prepare_bulk
 from summit_graph.graphdb.connection import Connection, connect, opened, write_session
 from summit_graph.graphdb.database import GraphDB
 from summit_graph.graphdb.load import BATCH, batches, estimate, load, make_indexes, unload
-from summit_graph.graphdb.model import END, INDEXES, NODES, RELATIONSHIPS, START, Node
+from summit_graph.graphdb.model import END, INDEXES, NODES, RELATIONSHIPS, START, Node, Relationship
 from summit_graph.graphdb.queries import names, query
-from summit_graph.graphdb.rows import GraphRows, keyed
+from summit_graph.graphdb.rows import GraphRows
 
 RAW = "Raw"
 """What the plain way puts before labels and types, to stand beside the loaded model."""
@@ -72,6 +73,14 @@ def seconds(action: Callable[[], object]) -> float:
     start = time.perf_counter()
     action()
     return time.perf_counter() - start
+
+
+def keyed(kind: Relationship, table: pa.Table, keys: Mapping[str, pa.StringArray]) -> pa.Table:
+    """Rows of `GraphRows.tables` with the keys of the ends in place of their numbers."""
+    for column, label in ((START, kind.start), (END, kind.end)):
+        ends = keys[label].take(table.column(column).combine_chunks())
+        table = table.set_column(table.column_names.index(column), column, ends)
+    return table
 
 
 def raw_load(session: neo4j.Session, rows: GraphRows) -> None:

@@ -480,14 +480,6 @@ class _ClassReader:
         return pa.concat_tables(parts)
 
 
-def keyed(kind: Relationship, table: pa.Table, keys: Mapping[str, pa.StringArray]) -> pa.Table:
-    """Rows of `GraphRows.tables` with the keys of the ends in place of their numbers."""
-    for column, label in ((START, kind.start), (END, kind.end)):
-        ends = keys[label].take(table.column(column).combine_chunks())
-        table = table.set_column(table.column_names.index(column), column, ends)
-    return table
-
-
 def _table(columns: Mapping[str, Any], schema: pa.Schema) -> pa.Table:
     arrays = [
         column if isinstance(column, pa.DictionaryArray) else _array(column, field.type)
