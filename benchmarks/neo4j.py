@@ -294,11 +294,13 @@ def main() -> None:
     parser.add_argument("--atlas", type=Path, help="default: the demo's")
     parser.add_argument("--published", type=Path, help="folder of published graphs, to be asked")
     parser.add_argument("--rounds", type=int, default=3, help="of loading, after one to warm up")
-    parser.add_argument("--queries", type=int, default=20, help="runs of each query")
+    parser.add_argument("--queries", type=int, default=20, help="runs of each query, 2 or more")
     parser.add_argument("--heap", default="1g")
     parser.add_argument("--machine", default=platform.machine(), help="what it runs on, in words")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
+    if options.queries < 2:
+        parser.error("--queries has to be at least 2: one run has no median.")
     lines = []
     with tempfile.TemporaryDirectory() as folder:
         for line in measured(options, Path(folder)):
