@@ -1,0 +1,1 @@
+"""Pictures of an atlas: figures, notebook widgets and pages, all with one layout and look."""
