@@ -162,7 +162,7 @@ def trace_node(tracing: Tracing, node: Node) -> Value:
     rule = RULES.get(packet)
     if rule is None:
         return _of_image(tracing, node) or Lost(node, _why_no_rule(node))
-    return rule(tracing, node, _arguments(node))
+    return rule(tracing, node, arguments(node))
 
 
 def _of_image(tracing: Tracing, node: Node) -> Value:
@@ -185,7 +185,8 @@ def _size_source(tracing: Tracing, node: Node) -> Any:
     return torch.empty(shape_of(node)) if isinstance(node.meta["val"], Tensor) else 1
 
 
-def _arguments(node: Node) -> dict[str, Any]:
+def arguments(node: Node) -> dict[str, Any]:
+    """An operation's arguments by name, those that are not given at their defaults."""
     schema = node.target._schema  # type: ignore[union-attr]
     names = [argument.name for argument in schema.arguments]
     found = {a.name: a.default_value for a in schema.arguments if a.has_default_value()}

@@ -10,7 +10,8 @@ What is done comes from, in this order:
 
 The usual evaluation is: the shorter side is resized to the image size / 0.875 (256 for 224), the
 centre is cropped, values become 0 to 1 and are normalised. `Preprocessing.describe` states what is
-done, where it comes from, and what was assumed.
+done, where it comes from, and what was assumed. `picture` goes back: from what the network takes to
+a picture that a person sees.
 """
 
 from __future__ import annotations
@@ -37,6 +38,10 @@ CROP_SHARE = 0.875
 _LARGEST = 1 << 25
 """Pixels of a resized picture, for which 64 times the pixels asked for are not enough: it is a
 line of several hundred times its width, and would take gigabytes."""
+
+_BEYOND = 0.25
+"""How far values that are no longer normalised may lie outside of 0 to 1 (a sharp resize goes a
+little beyond). Further out, they were normalised in another way."""
 
 _ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]+")
 
@@ -302,6 +307,61 @@ def own_transform(
     preprocessing = Preprocessing(whole, transform, description)
     preprocessing(probe)
     return preprocessing
+
+
+def normalisation(
+    preprocessing: Preprocessing,
+) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Mean and standard deviation by which values from 0 to 1 are normalised, one a channel.
+
+    They are those that the preprocessing states, or those of a transform of the model's own that
+    ends in torchvision's `Normalize` (or `ToTensor`: mean 0, deviation 1). None where neither says.
+    """
+    channels = preprocessing.shape[0]
+    said: tuple[Any, Any] | None = None
+    if {"mean", "std"} <= preprocessing.description.keys():
+        said = preprocessing.description["mean"], preprocessing.description["std"]
+    else:
+        transform: Any = preprocessing.transform
+        last = (list(getattr(transform, "transforms", ())) or [transform])[-1]
+        if type(last).__name__ == "Normalize" and hasattr(last, "mean") and hasattr(last, "std"):
+            said = last.mean, last.std
+        elif type(last).__name__ == "ToTensor":
+            said = (0.0,), (1.0,)
+    if said is None:
+        return None
+    mean, std = (tuple(map(float, values)) for values in said)
+    if len(mean) == 1:
+        mean *= channels
+    if len(std) == 1:
+        std *= channels
+    return (mean, std) if len(mean) == len(std) == channels else None
+
+
+def picture(preprocessing: Preprocessing, image: Tensor) -> Image.Image:
+    """What the network takes, (C, H, W), as a picture of H x W pixels that a person sees.
+
+    The normalisation is undone: mode `RGB` for three channels, `L` for one. Other numbers of
+    channels become the mean over them, in grey. That mean, and images whose normalisation is not
+    known or is plainly another one, are scaled from their own range to black and white.
+    """
+    values = image.detach().to("cpu", torch.float32).nan_to_num(0.0)
+    known = normalisation(preprocessing)
+    if len(values) not in (1, 3):
+        values, known = values.mean(0, keepdim=True), None
+    if known is not None:
+        mean, std = (torch.tensor(each).reshape(-1, 1, 1) for each in known)
+        undone = values * std + mean
+        if float(undone.min()) >= -_BEYOND and float(undone.max()) <= 1 + _BEYOND:
+            return _shown(undone)
+    low, high = float(values.min()), float(values.max())
+    return _shown((values - low) / max(high - low, 1e-12))
+
+
+def _shown(values: Tensor) -> Image.Image:
+    """Values from 0 to 1, (1 or 3, H, W), as a picture."""
+    pixels = (values.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
 
 
 def _text(transform: object) -> str:

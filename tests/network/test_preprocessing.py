@@ -24,9 +24,11 @@ from summit_graph.network.preprocessing import (
     Evaluation,
     Preprocessing,
     evaluation,
+    normalisation,
     of_preset,
     of_timm,
     own_transform,
+    picture,
 )
 
 
@@ -263,3 +265,53 @@ def test_transforms_that_are_of_no_use() -> None:
     uncropped: Preprocessing = own_transform(sized, 3, "mine.py:net")
     with pytest.raises(ModelError, match=r"shape \(3, 5, 9\) for a picture of 9 x 5, and has to"):
         uncropped(noise(9, 5))
+
+
+# Back to a picture
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_a_picture_comes_back_as_it_was(mode: str) -> None:
+    channels = 3 if mode == "RGB" else 1
+    mean, std = ([0.1, 0.5, 0.9], [0.2, 0.3, 0.4]) if channels == 3 else ([0.3], [0.4])
+    preprocessing = evaluation(channels, "weights", (20, 30), mean, std)
+    known = Preprocessing(
+        (channels, 20, 30), Evaluation((20, 30), (20, 30), tuple(mean), tuple(std)),
+        preprocessing.description,
+    )  # fmt: skip
+    image = noise(30, 20, mode)
+    shown = picture(known, known(image))
+    assert shown.mode == mode
+    assert np.array_equal(np.asarray(shown), np.asarray(image))
+    assert normalisation(known) == (tuple(mean), tuple(std))
+
+
+def test_what_a_transform_of_ones_own_says() -> None:
+    image = noise(12, 10)
+    composed = transforms.Compose([*COMPOSED.transforms[:2], transforms.Normalize([0.2], [0.7])])
+    for transform, expected in (
+        (composed, ((0.2,) * 3, (0.7,) * 3)),
+        (transforms.Compose([transforms.ToTensor()]), ((0.0,) * 3, (1.0,) * 3)),
+    ):
+        preprocessing = Preprocessing((3, 10, 12), transform, {"transform": repr(transform)})
+        assert normalisation(preprocessing) == expected
+        shown = picture(preprocessing, preprocessing(image))
+        assert np.array_equal(np.asarray(shown), np.asarray(image))
+    assert normalisation(own_transform(halved, 1, "mine.py:net")) is None
+
+
+def test_a_normalisation_that_nobody_knows_is_scaled_to_its_range() -> None:
+    unknown = own_transform(halved, 1, "mine.py:net")
+    shown = picture(unknown, torch.tensor([[[-7.0, -6.0], [-5.0, -3.0]]]))
+    assert np.asarray(shown).tolist() == [[0, 64], [128, 255]]
+    assert np.asarray(picture(unknown, torch.full((1, 2, 2), 3.0))).tolist() == [[0, 0], [0, 0]]
+    other = evaluation(1, "weights", 2, [0.5], [0.5])
+    shown = picture(other, torch.tensor([[[-30.0, 0.0], [30.0, float("nan")]]]))
+    assert np.asarray(shown).tolist() == [[0, 128], [255, 128]]
+    assert np.asarray(picture(other, torch.tensor([[[-1.1, 1.1]]]))).tolist() == [[0, 255]]
+
+
+def test_many_channels_become_their_mean() -> None:
+    many = Preprocessing((4, 1, 3), halved, {"mean": [0.0], "std": [1.0]})
+    shown = picture(many, torch.arange(12.0).reshape(4, 1, 3))
+    assert (shown.mode, np.asarray(shown).tolist()) == ("L", [[0, 128, 255]])
