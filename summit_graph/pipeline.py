@@ -7,13 +7,16 @@
    hops (`aggregate/`). A finished shard is on disk, so a run that is cut off goes on from there.
 4. Make the tables from the shards (`atlas/`), rank every class (`rank/`), compare the classes
    (`explain/`), and put all tables in place together.
+5. Keep a small picture of each image that is a dataset example of a neuron, as the network saw it,
+   unless the atlas is to have none.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -23,24 +26,30 @@ from scipy.stats import binomtest
 
 import summit_graph
 from summit_graph.aggregate.counts import Counter, Counts
+from summit_graph.atlas import thumbnails as small_pictures
 from summit_graph.atlas.schema import (
     ClassEntry,
     Description,
     HopEntry,
     LayerEntry,
+    ReceptiveField,
     default_key,
 )
 from summit_graph.atlas.store import ImageEntry, Store
-from summit_graph.atlas.tables import build_tables, compact
+from summit_graph.atlas.tables import build_tables, compact, field_rows
 from summit_graph.errors import ImageError, UsageError
-from summit_graph.images.batches import Batch, BatchPlan, fingerprints, load_batches
+from summit_graph.images.batches import Batch, BatchPlan, fingerprints, load_batches, threads
 from summit_graph.images.classes import ClassTable, class_table
+from summit_graph.images.decoding import decode
 from summit_graph.images.sources import Item, Source, labels_of, open_source
+from summit_graph.network.devices import device_named, exact
 from summit_graph.network.loading import LoadedModel, load_model
+from summit_graph.network.preprocessing import picture
+from summit_graph.network.receptive import receptive_fields
 from summit_graph.network.trace import Network, trace
 from summit_graph.rank.stage import Ranking
 from summit_graph.reporting import IngestReport, LeftOut, Progress, RankReport, Reports
-from summit_graph.reranking import rank_store, summarised
+from summit_graph.reranking import embed_store, rank_store, summarised
 
 # An accuracy counts as above chance where guessing would reach it less than once in a hundred.
 _CHANCE = 0.01
@@ -71,6 +80,8 @@ def ingest(
     name: str | None = None,
     compact_shards: bool = False,
     ranking: Ranking | None = None,
+    embedding: bool = True,
+    thumbnails: bool | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> IngestReport:
@@ -99,6 +110,10 @@ def ingest(
         name: the atlas's key; by default one made of the model and a hash of what it counts.
         compact_shards: fold finished shards into one at the end.
         ranking: how classes are ranked; None for the defaults.
+        embedding: make the embedding of the classes, which takes some seconds.
+        thumbnails: keep small pictures of the images that excite neurons most; False leaves every
+            picture out of the atlas, and removes those that are there. None: what the atlas was
+            told before; a new one keeps them.
         workers: threads that decode, and processes that rank; None for one a processor.
         progress: where to report; None is silent.
 
@@ -123,7 +138,7 @@ def ingest(
         raise UsageError(f"activation_mass is {activation_mass}; it must be above 0, at most 1")
     ranking = ranking or Ranking()
     reports = Reports(progress)
-    where = _device(device)
+    where = device_named(device)
 
     with reports.stage("tracing the model", None, "layer") as stage:
         loaded = (
@@ -178,10 +193,13 @@ def ingest(
         "tf32": tf32,
         "shape": list(loaded.preprocessing.shape),
     }
-    description = _description(loaded, network, source, table, parameters, name)
+    description = _description(
+        loaded, network, source, table, parameters, name, thumbnails is not False
+    )
     budget = memory if memory is not None else _free_memory(where)
     with Store.open_or_create(atlas, description) as store:
         pending = store.plan(entries)
+        _choose_thumbnails(store, thumbnails)
         started = time.perf_counter()
         new = 0
         if pending:
@@ -194,7 +212,7 @@ def ingest(
                 by_prediction=table.grouping == "prediction",
                 memory=budget,
             )
-            with _exact(tf32):
+            with exact(tf32):
                 new = _count(
                     store, pending, counter, loaded, source, items, table, where, workers, strict,
                     reports,
@@ -205,33 +223,18 @@ def ingest(
                 compact(store, memory=budget)
         if not store.up_to_date():
             with reports.stage("making the tables", None, "table"):
-                build_tables(store, memory=budget)
+                build_tables(store, memory=budget, fields=_fields(network))
+        elif not store.generation.has("receptive_fields"):
+            store.replace_tables({"receptive_fields": field_rows(_fields(network))})
         if pending or store.header.get("ranking") != ranking.describe():
-            ranked = rank_store(store, ranking, workers, reports)
+            ranked = rank_store(store, ranking, workers, reports, embedding)
         else:
+            if embedding and not store.generation.has("embedding"):
+                embed_store(store, reports)
             ranked = summarised(store.generation)
+        if store.header.get("thumbnails", True):
+            _make_thumbnails(store, loaded, source, items, workers, reports)
         return _report(store, loaded, source, table, network, new, seconds, reports, ranked)
-
-
-def _device(name: str) -> torch.device:
-    """The device that a user names."""
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = torch.device("meta")
-    if device.type not in ("cpu", "cuda", "mps"):
-        raise UsageError(f"device is '{name}'; it must be auto, cpu, cuda or mps")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UsageError(
-            f"there is no device '{name}': PyTorch sees no such GPU. Use --device cpu."
-        )
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise UsageError("there is no device 'mps' on this machine. Use --device cpu.")
-    return device
 
 
 def _free_memory(device: torch.device) -> int:
@@ -242,18 +245,6 @@ def _free_memory(device: torch.device) -> int:
     return int(max(1 << 28, min(4 << 30, psutil.virtual_memory().available // 4)))
 
 
-@contextmanager
-def _exact(tf32: bool) -> Iterator[None]:
-    """CUDA's products in float32 (or TF32 on request), and convolutions that repeat exactly."""
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = (matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic)
-    matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic = tf32, tf32, True
-    try:
-        yield
-    finally:
-        matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic = before
-
-
 def _description(
     loaded: LoadedModel,
     network: Network,
@@ -261,6 +252,7 @@ def _description(
     table: ClassTable,
     parameters: dict[str, object],
     name: str | None,
+    thumbnails: bool,
 ) -> Description:
     outputs: dict[int, list[int]] = {}
     for output, class_ in enumerate(table.class_of_output):
@@ -284,6 +276,7 @@ def _description(
         preprocessing=loaded.preprocessing.describe(),
         name=name,
         version=summit_graph.__version__,
+        thumbnails=thumbnails,
     )
     key = name or default_key(loaded.name, description.identity, source.name)
     return Description(**{**vars(description), "key": key})
@@ -406,6 +399,83 @@ def _shard_tables(
         "votes": counts.votes,
         "examples": counts.examples,
     }
+
+
+def _fields(network: Network) -> list[ReceptiveField]:
+    """The receptive fields of the chosen layers, as the atlas holds them."""
+    return [ReceptiveField(number, *field) for number, field in receptive_fields(network).items()]
+
+
+def _choose_thumbnails(store: Store, wanted: bool | None) -> None:
+    """Writes down whether the atlas is to have thumbnails; removes them where it is not."""
+    before = bool(store.header.get("thumbnails", True))
+    keep = before if wanted is None else wanted
+    if keep != before:
+        store.replace_tables({}, {"thumbnails": keep})
+    if not keep:
+        small_pictures.remove(store.path)
+
+
+def _make_thumbnails(
+    store: Store,
+    loaded: LoadedModel,
+    source: Source,
+    items: Sequence[Item],
+    workers: int | None,
+    reports: Reports,
+) -> None:
+    """Make the thumbnails that are not there yet, in threads; the rest of the atlas is finished.
+
+    An image whose content is no longer what was counted, or that cannot be read any more, has none.
+    """
+    wanted = small_pictures.wanted(store.generation)
+    small_pictures.prune(store.path, wanted)
+    missing = small_pictures.missing(store.path, wanted)
+    if not missing:
+        return
+    by_path = {item.path: item for item in items}
+
+    def make(content_hash: str, path: str) -> str | None:
+        try:
+            content = source.read(by_path[path])
+            if content.hash != content_hash:
+                return "its content is no longer what was counted"
+            image = content.image
+            if isinstance(image, bytes):
+                image = decode(image, loaded.preprocessing.shape[0])
+            seen = image if isinstance(image, torch.Tensor) else loaded.preprocessing(image)
+        except ImageError as error:
+            return str(error)
+        file = small_pictures.encoded(picture(loaded.preprocessing, seen))
+        small_pictures.write(store.path, content_hash, file)
+        return None
+
+    left_out: list[str] = []
+    with reports.stage("making thumbnails", len(missing), "image") as stage:
+        count = workers or threads()
+        waiting = iter(missing.items())
+        under_way: deque[tuple[str, Future[str | None]]] = deque()
+        pool = ThreadPoolExecutor(count, thread_name_prefix="thumbnails")
+        try:
+            while True:
+                while len(under_way) < 8 * count and (entry := next(waiting, None)) is not None:
+                    under_way.append((entry[1], pool.submit(make, *entry)))
+                if not under_way:
+                    break
+                path, made = under_way.popleft()
+                if reason := made.result():
+                    left_out.append(f"{path} ({reason})")
+                stage.advance()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+        small_pictures.settle(store.path)
+        if left_out:
+            stage.note(f"{len(left_out):,} left out")
+    if left_out:
+        reports.warn(
+            f"{len(left_out)} images have no thumbnail: {', '.join(left_out[:3])}"
+            f"{', …' if len(left_out) > 3 else ''}. Run the same command again for them."
+        )
 
 
 def _report(

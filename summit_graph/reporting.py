@@ -79,6 +79,8 @@ class RankReport:
         empty: the names of the others.
         not_converged: classes whose PageRank did not converge.
         unconnected: per class, the layers that no edge reaches from an earlier one.
+        unplaced: per layer, the classes that no neuron of it is active for, which its embedding
+            leaves out.
         always_active: neurons active in nearly all images of nearly all classes.
         neurons, edges: least, mean and largest number over the classes with a graph.
     """
@@ -88,6 +90,7 @@ class RankReport:
     empty: tuple[str, ...]
     not_converged: tuple[str, ...]
     unconnected: dict[str, tuple[str, ...]]
+    unplaced: dict[str, tuple[str, ...]]
     always_active: tuple[str, ...]
     neurons: tuple[int, float, int]
     edges: tuple[int, float, int]

@@ -2,7 +2,8 @@
 
 1. Flag the neurons that are active nearly always, and leave out those that the user excludes.
 2. Rank every class (`rank/`), class by class, straight into new tables.
-3. Compare the classes (`explain/`).
+3. Compare the classes, and place them in the plane, layer by layer (`explain/`). Places depend on
+   the counts alone, so they stay when an atlas is ranked again.
 4. Put all tables in place together (`atlas/`).
 
 Nothing here needs PyTorch or an image.
@@ -10,17 +11,20 @@ Nothing here needs PyTorch or an image.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from joblib import cpu_count
+from numpy.typing import NDArray
 
 from summit_graph.atlas.generation import Generation
 from summit_graph.atlas.merging import common_ranking, merge_atlases
 from summit_graph.atlas.store import Store
 from summit_graph.errors import UsageError
+from summit_graph.explain.embedding import embedding as embed
 from summit_graph.explain.similarity import OVERALL, similarity
 from summit_graph.rank.stage import Ranking, excluded, flagged, rank_classes
 from summit_graph.reporting import Progress, RankReport, Reports
@@ -30,6 +34,7 @@ def rerank(
     atlas: str | Path,
     ranking: Ranking | None = None,
     *,
+    embedding: bool = True,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> RankReport:
@@ -38,6 +43,8 @@ def rerank(
     Args:
         atlas: the atlas's folder.
         ranking: how; None for the defaults.
+        embedding: make the embedding of the classes where the atlas has none yet. One that it has
+            is kept in any case.
         workers: processes; None for one a processor.
         progress: where to report; None is silent.
 
@@ -51,7 +58,7 @@ def rerank(
             raise UsageError(
                 f"{atlas} is not finished: run its `summit-graph ingest` again, then rank."
             )
-        return rank_store(store, ranking or Ranking(), workers, reports)
+        return rank_store(store, ranking or Ranking(), workers, reports, embedding)
 
 
 def merge(
@@ -59,6 +66,7 @@ def merge(
     output: str | Path,
     *,
     allow_duplicates: bool = False,
+    embedding: bool = True,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> RankReport:
@@ -70,6 +78,7 @@ def merge(
         atlases: two or more folders, in any order.
         output: the new atlas's folder, which must not exist.
         allow_duplicates: count an image that several of them hold as often as they do.
+        embedding: make the embedding of the classes.
         workers: processes; None for one a processor.
         progress: where to report; None is silent.
 
@@ -88,13 +97,20 @@ def merge(
         store = merge_atlases(atlases, output, allow_duplicates=allow_duplicates)
         stage.note(f"{len(atlases)} atlases, {store.planned.num_rows:,} images")
     with store:
-        return rank_store(store, ranking, workers, reports)
+        return rank_store(store, ranking, workers, reports, embedding)
 
 
 def rank_store(
-    store: Store, ranking: Ranking, workers: int | None, reports: Progress
+    store: Store,
+    ranking: Ranking,
+    workers: int | None,
+    reports: Progress,
+    embedding: bool = True,
 ) -> RankReport:
-    """Rank all classes of an open atlas, compare them, and put the tables in place."""
+    """Rank all classes of an open atlas, compare them, and put the tables in place.
+
+    embedding: make the embedding too, unless the atlas has it already.
+    """
     generation = store.generation
     always = flagged(generation)
     exclude = excluded(generation, ranking, always)
@@ -118,16 +134,20 @@ def rank_store(
                 stage.advance()
         with reports.stage("comparing classes", None, "class"):
             draft.append("similarity", _similarity(generation))
+        if embedding and not generation.has("embedding"):
+            draft.write("embedding", _embedding(generation, reports))
         published = draft.publish(entry)
     return summarised(published)
 
 
+def embed_store(store: Store, reports: Progress) -> None:
+    """Make the embedding of an open atlas, which is ranked, and put it in place."""
+    store.replace_tables({"embedding": _embedding(store.generation, reports)})
+
+
 def _similarity(generation: Generation) -> pa.Table:
-    counts = generation.table("activations")
-    class_, layer, channel, count = (
-        np.asarray(counts.column(name)) for name in ("class", "layer", "channel", "count")
-    )
-    found = similarity(class_, layer, channel, count, len(generation.classes))
+    classes = 1 + max((entry.index for entry in generation.classes), default=-1)
+    found = similarity(*_activations(generation), classes)
     of_layer = [None if number == OVERALL else int(number) for number in found.layer]
     return pa.table(
         {
@@ -137,6 +157,24 @@ def _similarity(generation: Generation) -> pa.Table:
             "cosine": pa.array(found.cosine, pa.float64()),
         }
     )
+
+
+def _embedding(generation: Generation, reports: Progress) -> pa.Table:
+    layers = sum(layer.chosen for layer in generation.layers)
+    with reports.stage("placing classes", layers, "layer") as stage:
+        found = embed(*_activations(generation), advance=stage.advance)
+    return pa.table({"layer": found.layer, "class": found.class_index, "x": found.x, "y": found.y})
+
+
+def _activations(
+    generation: Generation,
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Class, layer, channel and count of each row of the table."""
+    table = generation.table("activations")
+    class_, layer, channel, count = (
+        np.asarray(table.column(name)) for name in ("class", "layer", "channel", "count")
+    )
+    return class_, layer, channel, count
 
 
 def summarised(generation: Generation) -> RankReport:
@@ -157,10 +195,27 @@ def summarised(generation: Generation) -> RankReport:
             for row in counted
             if chosen[row["class"]]["unconnected"]
         },
+        unplaced=_unplaced(generation, {row["class"]: row["name"] for row in counted}),
         always_active=tuple(f"{names[layer]}/{channel}" for layer, channel in always),
         neurons=_spread([graph["neurons"] for graph in graphs]),
         edges=_spread([graph["edges"] for graph in graphs]),
     )
+
+
+def _unplaced(generation: Generation, counted: Mapping[int, str]) -> dict[str, tuple[str, ...]]:
+    """Layer -> the classes with images that its embedding leaves out; counted: index -> name."""
+    if not generation.has("embedding"):
+        return {}
+    table = generation.table("embedding", columns=["layer", "class"])
+    there = set(zip(*(column.to_pylist() for column in table.columns), strict=True))
+    missing = {
+        layer.name: tuple(
+            name for index, name in counted.items() if (layer.number, index) not in there
+        )
+        for layer in generation.layers
+        if layer.chosen
+    }
+    return {name: classes for name, classes in missing.items() if classes}
 
 
 def _spread(numbers: Sequence[int]) -> tuple[int, float, int]:

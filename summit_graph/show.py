@@ -721,6 +721,14 @@ def ranked(report: RankReport) -> RenderableType:
                 f"{plural(len(report.unconnected), 'class')}: {_some(tuple(report.unconnected))}."
             )
         )
+    if report.unplaced:
+        classes = sorted({name for found in report.unplaced.values() for name in found})
+        parts.append(
+            _paragraph(
+                f"Not in the embedding of {_some(tuple(report.unplaced))}, where no neuron is "
+                f"active for them: {_some(classes)}."
+            )
+        )
     if report.always_active:
         parts.append(_paragraph(f"Active nearly always: {_some(report.always_active)}."))
     return Group(*parts)

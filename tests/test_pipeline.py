@@ -1,25 +1,36 @@
 from __future__ import annotations
 
+import io
+import json
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from digit_folders import MODEL, NAMES, write_digits
 from PIL import Image
 
 from summit_graph import Atlas, Ranking, ingest, merge, rerank
+from summit_graph.atlas import thumbnails
+from summit_graph.atlas.generation import Generation
 from summit_graph.errors import AtlasError, ImageError, UnknownNeuron, UsageError
+from summit_graph.images.sources import DatasetSource, FolderSource
+from summit_graph.network.loading import load_model
 
 TABLES = (
     "layers", "hops", "classes", "activations", "influences", "edges", "ranks", "selections",
-    "images", "examples", "votes", "confusions", "similarity",
+    "images", "examples", "votes", "confusions", "similarity", "embedding",
+    "receptive_fields",
 )  # fmt: skip
 
 
@@ -232,6 +243,156 @@ def test_chance_is_reported(tmp_path: Path) -> None:
     report = ingest(model=MODEL, images=root, atlas=tmp_path / "a")
     assert report.top1 == 0
     assert any("not above chance" in warning for warning in report.warnings)
+
+
+def pictures(atlas: Path) -> dict[str, bytes]:
+    """The thumbnails of an atlas: hash of the image -> file."""
+    return {file.stem: file.read_bytes() for file in atlas.glob("thumbnails/*/*")}
+
+
+def held(atlas: Path) -> dict[str, pa.Table]:
+    """All tables of an atlas, whichever it has."""
+    generation = Generation.current(atlas)
+    return {name: generation.table(name) for name in generation.tables()}
+
+
+class Watched:
+    """A progress that does something when a stage begins, and after its first step."""
+
+    def __init__(self, title: str, begin: Callable[[], None], step: Callable[[], None]):
+        self.title, self.begin, self.step = title, begin, step
+        self.warnings: list[str] = []
+
+    @contextmanager
+    def stage(self, title: str, total: int | None, unit: str) -> Iterator[Watched]:
+        self.now = title
+        if title == self.title:
+            self.begin()
+        yield self
+
+    def advance(self, count: int = 1) -> None:
+        if self.now == self.title:
+            self.step()
+
+    def note(self, text: str) -> None:
+        pass
+
+    def warn(self, message: str) -> None:
+        self.warnings.append(message)
+
+
+def nothing() -> None:
+    pass
+
+
+def test_thumbnails_are_what_the_network_saw(photos: Path, whole: Path) -> None:
+    found = pictures(whole)
+    assert set(found) == set(thumbnails.wanted(Generation.current(whole)))
+    assert 50 < len(found) < 400
+    preprocessing = load_model(MODEL).preprocessing
+    source = FolderSource(photos)
+    seen = 0
+    for item in source.items():
+        content = source.read(item)
+        if content.hash in found:
+            seen += 1
+            assert isinstance(content.image, bytes)
+            tensor = preprocessing(Image.open(io.BytesIO(content.image)))
+            shown = np.asarray(Image.open(io.BytesIO(found[content.hash])).convert("L"))
+            assert np.array_equal(shown, (tensor[0] * 0.375 + 0.305).mul(255).round().numpy())
+    assert seen == len(found)
+
+
+def test_no_thumbnails(tmp_path: Path) -> None:
+    """Where they are not wanted nothing in the atlas holds a pixel, and no later run adds one."""
+    root = write_digits(tmp_path / "digits", 3)
+    atlas = tmp_path / "a"
+    ingest(model=MODEL, images=root, atlas=atlas, thumbnails=False, embedding=False)
+    write_digits(root, 4)
+    assert ingest(model=MODEL, images=root, atlas=atlas, embedding=False).new == 10
+    assert json.loads((atlas / "atlas.json").read_text())["thumbnails"] is False
+    assert not (atlas / "thumbnails").exists()
+    assert {file.suffix for file in atlas.rglob("*") if file.is_file()} == {
+        ".json", ".parquet", "",
+    }  # fmt: skip
+    before = held(atlas)
+    assert before["receptive_fields"].num_rows == 4
+    ingest(model=MODEL, images=root, atlas=atlas, thumbnails=True, embedding=False)
+    made = pictures(atlas)
+    assert set(made) == set(thumbnails.wanted(Generation.current(atlas)))
+    ingest(model=MODEL, images=root, atlas=atlas, embedding=False)
+    assert pictures(atlas) == made
+    ingest(model=MODEL, images=root, atlas=atlas, thumbnails=False, embedding=False)
+    assert not (atlas / "thumbnails").exists()
+    assert not list(atlas.glob(".tmp-*"))
+    assert held(atlas) == before
+
+
+def test_an_image_that_changed_since_it_was_counted_has_no_thumbnail(tmp_path: Path) -> None:
+    root = write_digits(tmp_path / "digits", 3)
+    atlas = tmp_path / "a"
+    files = sorted(root.rglob("*.png"))
+    kept = {file: file.read_bytes() for file in files}
+
+    def change() -> None:
+        wanted = thumbnails.wanted(Generation.current(atlas)).values()
+        first, second, third = [root / path for path in sorted(wanted)][:3]
+        Image.new("L", (8, 8), 77).save(first)
+        second.unlink()
+        third.write_bytes(b"")
+
+    watched = Watched("making thumbnails", change, nothing)
+    ingest(model=MODEL, images=root, atlas=atlas, progress=watched, embedding=False)
+    assert len(watched.warnings) == 1
+    assert watched.warnings[0].startswith("3 images have no thumbnail: ")
+    assert "its content is no longer what was counted" in watched.warnings[0]
+    assert "cannot be read" in watched.warnings[0]
+    wanted = thumbnails.wanted(Generation.current(atlas))
+    assert len(pictures(atlas)) == len(wanted) - 3
+    for file, content in kept.items():
+        file.write_bytes(content)
+    ingest(model=MODEL, images=root, atlas=atlas, embedding=False)
+    assert set(pictures(atlas)) == set(wanted)
+
+
+def test_a_run_that_is_cut_off_among_thumbnails_goes_on(tmp_path: Path) -> None:
+    root = write_digits(tmp_path / "digits", 12)
+    atlas = tmp_path / "a"
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    watched = Watched("making thumbnails", nothing, stop)
+    with pytest.raises(KeyboardInterrupt):
+        ingest(model=MODEL, images=root, atlas=atlas, progress=watched, workers=1, embedding=False)
+    before, some = held(atlas), pictures(atlas)
+    assert 0 < len(some) < len(thumbnails.wanted(Generation.current(atlas)))
+    ingest(model=MODEL, images=root, atlas=atlas, embedding=False)
+    ingest(model=MODEL, images=root, atlas=tmp_path / "b", embedding=False)
+    assert pictures(atlas) == pictures(tmp_path / "b")
+    assert held(atlas) == before
+
+
+class Tensors:
+    """Preprocessed digits as a data set gives them; values of two kinds of normalisation."""
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, number: int) -> tuple[torch.Tensor, int]:
+        values = torch.arange(64.0).reshape(1, 8, 8).roll(number) / 63
+        return (values - 0.305) / 0.375 if number < 3 else values * 500, number
+
+
+def test_thumbnails_of_preprocessed_images(tmp_path: Path) -> None:
+    source = DatasetSource(Tensors(), "tensors")
+    ingest(model=MODEL, images=source, atlas=tmp_path / "a", embedding=False)
+    found = pictures(tmp_path / "a")
+    assert len(found) == 4
+    for number, item in enumerate(source.items()):
+        shown = Image.open(io.BytesIO(found[source.read(item).hash])).convert("L")
+        values = np.rint(np.roll(np.arange(64), number) * (255 / 63)).astype(int)
+        assert np.abs(np.asarray(shown).reshape(-1).astype(int) - values).max() <= 1
 
 
 RUN = """

@@ -449,7 +449,7 @@ def test_an_import_lists_the_files_that_were_left_out() -> None:
     assert "left out" not in said
 
 
-RANKED = RankReport(3, 3, (), (), {}, (), (4, 7.5, 11), (9, 9.0, 9))
+RANKED = RankReport(3, 3, (), (), {}, {}, (), (4, 7.5, 11), (9, 9.0, 9))
 
 
 def test_a_ranking_says_sizes_and_nothing_more_where_all_is_well() -> None:
@@ -465,6 +465,7 @@ def test_a_ranking_says_what_needs_a_look() -> None:
         tuple(f"class {n}" for n in range(13)),
         ("wolf",),
         {"wolf": ("late",), "tench": ("late", "middle")},
+        {"early": ("tench",), "late": ("tench", "wolf")},
         ("early/0",),
         (4, 7.5, 11),
         (9, 10.0, 12),
@@ -474,6 +475,8 @@ def test_a_ranking_says_what_needs_a_look() -> None:
     assert "class 9 and 3 more." in said
     assert "Not converged: wolf." in said
     assert "late, middle in 2 classes: wolf, tench." in said
+    assert "Not in the embedding of early, late, where no neuron is active" in said
+    assert "for them: tench, wolf." in said
     assert "Active nearly always: early/0." in said
 
 

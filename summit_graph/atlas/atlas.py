@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 from summit_graph.atlas.generation import Generation, hold, locate
 from summit_graph.atlas.interface import (
     AttributionGraph,
+    ClassPoint,
     ClassRecord,
     Comparison,
     Confusion,
@@ -38,6 +39,7 @@ from summit_graph.atlas.interface import (
     find_class,
     find_layer,
     find_neuron,
+    no_embedding,
     not_known,
     share_of,
 )
@@ -304,6 +306,23 @@ class Atlas:
         return tuple(
             SimilarClass(row["other"], self._class_names[row["other"]], row["cosine"])
             for row in rows[:limit]
+        )
+
+    def embedding(self, layer: str) -> tuple[ClassPoint, ...]:
+        """Where the classes stand in a chosen layer: near each other if they activate alike.
+
+        By index; a class that no neuron of the layer is active for has no place. All layers share
+        their axes, so that places can be compared between them. Source: docs/method.md, section 6.
+        Raises: UnknownLayer; AtlasError if the atlas has no embedding, or is partial.
+        """
+        number = find_layer(self.layers, layer).number
+        self._require("embedding", "the places of classes")
+        if not self.generation.has("embedding"):
+            raise no_embedding()
+        rows = self.generation.table("embedding", pc.field("layer") == number).to_pylist()
+        return tuple(
+            ClassPoint(row["class"], self._class_names[row["class"]], row["x"], row["y"])
+            for row in rows
         )
 
     def confusions(self, name: str | int) -> tuple[Confusion, ...]:

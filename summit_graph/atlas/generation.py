@@ -31,6 +31,7 @@ from summit_graph.atlas.schema import (
     ClassEntry,
     HopEntry,
     LayerEntry,
+    ReceptiveField,
     classes_of,
     hops_of,
     layers_of,
@@ -142,6 +143,13 @@ class Generation:
     def classes(self) -> tuple[ClassEntry, ...]:
         """All classes, by rising index."""
         return classes_of(self.identity)
+
+    @property
+    def fields(self) -> tuple[ReceptiveField, ...] | None:
+        """The receptive fields of the chosen layers, by number; None where they are not known."""
+        if not self.has("receptive_fields"):
+            return None
+        return tuple(ReceptiveField(**row) for row in self.table("receptive_fields").to_pylist())
 
     def path(self, name: str) -> Path:
         """Where table `name` lies, whether or not it is there."""

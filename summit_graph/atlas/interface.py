@@ -218,6 +218,16 @@ class SimilarClass:
 
 
 @dataclass(frozen=True)
+class ClassPoint:
+    """Where a class stands among the others in one layer. x, y: without a unit."""
+
+    index: int
+    name: str
+    x: float
+    y: float
+
+
+@dataclass(frozen=True)
 class Confusion:
     """Images of a class whose prediction (or, grouped by prediction, label) is of another class.
 
@@ -260,7 +270,8 @@ class ExampleRecord:
 class Graphs(Protocol):
     """The questions that every backend answers alike. `name` is as `find_class` takes it.
 
-    Of a partial atlas `similar`, `confusions`, `votes` and `examples` raise `not_known`.
+    Of a partial atlas `similar`, `embedding`, `confusions`, `votes` and `examples` raise
+    `not_known`.
     """
 
     @property
@@ -298,6 +309,9 @@ class Graphs(Protocol):
     ) -> tuple[SimilarClass, ...]:
         """The classes nearest to one. Raises: UnknownClass, UnknownLayer, AtlasError."""
 
+    def embedding(self, layer: str) -> tuple[ClassPoint, ...]:
+        """Where the classes stand in a layer, by index. Raises: UnknownLayer, AtlasError."""
+
     def confusions(self, name: str | int) -> tuple[Confusion, ...]:
         """What a class is confused with. Raises: UnknownClass, AtlasError."""
 
@@ -312,6 +326,14 @@ def not_known(what: str) -> AtlasError:
     """The refusal to answer what a partial atlas lacks. what: like `the votes for a class`."""
     return AtlasError(
         f"{what} are not known: the atlas was imported from published graphs, which do not say."
+    )
+
+
+def no_embedding() -> AtlasError:
+    """The refusal of an atlas that was made without an embedding."""
+    return AtlasError(
+        "where the classes stand is not known: the atlas was made without an embedding, or before "
+        "there was one. Run `summit-graph rank` on it; if it is in Neo4j, then load it again."
     )
 
 

@@ -8,6 +8,9 @@
 3. Its tables are made from the shards like any others: images are numbered anew by path, the best
    examples stay, accuracies are of all images. What comes after counting (ranks, embedding,
    similarity) is to be made anew.
+4. Receptive fields are those of any of them, since the model is one. Thumbnails of examples come
+   along, unless one of the atlases is to have none. So do feature visualisations: of a neuron that
+   several have pictures of, those of one.
 
 It is made under a temporary name beside its own and renamed, so it is whole or absent.
 Source of why counts add up: docs/method.md, section 7.
@@ -26,10 +29,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from summit_graph.atlas import thumbnails
+from summit_graph.atlas.features import FOLDER, Feature, FeatureStore, read_features
 from summit_graph.atlas.generation import Generation, locate
 from summit_graph.atlas.schema import (
     SHARD_TABLES,
     Description,
+    ReceptiveField,
     canonical,
     default_key,
     first_difference,
@@ -46,6 +52,9 @@ from summit_graph.atlas.tables import MEMORY, build_tables
 from summit_graph.errors import AtlasError, UsageError
 
 _NAMED = 3
+_AT_ONCE = 256
+"""Neurons whose feature visualisations are copied together."""
+
 _JOINED = " + "
 
 
@@ -53,6 +62,7 @@ class _Source(NamedTuple):
     path: Path
     description: Description
     plan: pa.Table
+    fields: tuple[ReceptiveField, ...] | None
 
 
 def merge_atlases(
@@ -84,7 +94,9 @@ def merge_atlases(
             generation, plan = stack.enter_context(reading(path))
             if generation.partial:
                 raise AtlasError(f"{path} cannot be added to another: {generation.partial}.")
-            source = _Source(Path(path), Description.of_header(generation.header), plan)
+            source = _Source(
+                Path(path), Description.of_header(generation.header), plan, generation.fields
+            )
             _require_finished(source)
             sources.append(source)
         _require_equal(sources)
@@ -93,7 +105,11 @@ def merge_atlases(
         with made_whole(output, _merged([source.description for source in sources])) as store:
             folders, plans = _ordered(sources)
             store.adopt(folders, plans)
-            build_tables(store, memory, threads)
+            fields = next((s.fields for s in sources if s.fields is not None), None)
+            generation = build_tables(store, memory, threads, fields)
+            if generation.header["thumbnails"]:
+                thumbnails.take_over([source.path for source in sources], store.path, generation)
+            _take_features(sources, store.path)
     return store
 
 
@@ -183,6 +199,7 @@ def _merged(descriptions: Sequence[Description]) -> Description:
         preprocessing=first.preprocessing,
         name=first.name if all(each.name == first.name for each in ordered) else key,
         version=max(each.version for each in ordered),
+        thumbnails=all(each.thumbnails for each in ordered),
     )
 
 
@@ -202,6 +219,34 @@ def _ordered(sources: Sequence[_Source]) -> tuple[list[Path], list[pa.Table]]:
             twins.sort(key=lambda shard: _content(shard[1]))
         ordered += twins
     return [folder for _, folder, _ in ordered], [rows for _, _, rows in ordered]
+
+
+def _take_features(sources: Sequence[_Source], atlas: Path) -> None:
+    """Copies feature visualisations, whatever the order of the sources."""
+    ordered = sorted(
+        sources,
+        key=lambda source: (canonical(source.description.header()), plan_digest(source.plan)),
+    )
+    found: dict[tuple[int, int], tuple[Path, tuple[Feature, ...]]] = {}
+    for source in ordered:
+        for neuron, features in read_features(source.path).items():
+            folder = source.path / FOLDER
+            if all((folder / feature.file).is_file() for feature in features):
+                found.setdefault(neuron, (folder, features))
+    if not found:
+        return
+    with FeatureStore(atlas) as store:
+        for some in _runs(sorted(found), _AT_ONCE):
+            store.put(
+                (feature, (folder / feature.file).read_bytes())
+                for folder, features in (found[neuron] for neuron in some)
+                for feature in features
+            )
+
+
+def _runs(neurons: Sequence[tuple[int, int]], size: int) -> Iterable[Sequence[tuple[int, int]]]:
+    """Runs of at most `size`."""
+    return (neurons[start : start + size] for start in range(0, len(neurons), size))
 
 
 def _content(folder: Path) -> str:

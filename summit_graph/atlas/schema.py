@@ -91,6 +91,15 @@ ATLAS_TABLES: Mapping[str, pa.Schema] = {
     "hops": _schema(
         hop=pa.int16(), source=pa.int16(), target=pa.int16(), mixers=pa.list_(pa.string())
     ),
+    "receptive_fields": _schema(
+        layer=pa.int16(),
+        top=pa.int32(),
+        left=pa.int32(),
+        row_step=pa.float64(),
+        column_step=pa.float64(),
+        height=pa.int32(),
+        width=pa.int32(),
+    ),
     "classes": _schema(
         **{"class": pa.int32()},
         name=pa.string(),
@@ -164,6 +173,7 @@ ATLAS_TABLES: Mapping[str, pa.Schema] = {
 KEYS: Mapping[str, tuple[str, ...]] = {
     "layers": ("layer",),
     "hops": ("hop",),
+    "receptive_fields": ("layer",),
     "classes": ("class",),
     "activations": ("class", "layer", "channel"),
     "influences": ("class", "hop", "source", "target"),
@@ -182,6 +192,7 @@ KEYS: Mapping[str, tuple[str, ...]] = {
 COUNTED = (
     "layers",
     "hops",
+    "receptive_fields",
     "classes",
     "activations",
     "influences",
@@ -190,7 +201,8 @@ COUNTED = (
     "examples",
     "confusions",
 )
-"""The tables made from the shards alone. The others are made from these by ranking and after."""
+"""The tables made while images are counted: from the shards, and of the network. The others are
+made from these by ranking and after."""
 
 INTERNAL = frozenset({"raw_votes"})
 """Tables that the ranking needs and no reader: they get no link at the top of the atlas."""
@@ -220,6 +232,23 @@ class HopEntry(NamedTuple):
     mixers: tuple[str, ...] | None
 
 
+class ReceptiveField(NamedTuple):
+    """What the positions of a chosen layer see of the image, as `receptive_fields` holds it.
+
+    In pixels of the model's input: position (row, column) of the layer's map sees `height` rows
+    from `top + row * row_step` on and `width` columns from `left + column * column_step` on, as far
+    as they lie within the image. height, width: None where every position sees all of it.
+    """
+
+    layer: int
+    top: int
+    left: int
+    row_step: float
+    column_step: float
+    height: int | None
+    width: int | None
+
+
 @dataclass(frozen=True)
 class ClassEntry:
     """A class that images are counted for, and the outputs of the model that belong to it."""
@@ -239,6 +268,7 @@ class Description:
     in two of them. grouping: `label` or `prediction`. parameters: what decides the counts:
     `batch_size` and `shard_size` (images), `mass`, `k`, `examples` (of each neuron), ….
     preprocessing: how a file becomes the model's input. version: of summit-graph, that made it.
+    thumbnails: whether the atlas may hold small pictures of images (`atlas.thumbnails`).
     All of it JSON: text, finite numbers, true, false, null, lists and objects.
 
     partial: None of an atlas whose images are counted here; else why it lacks the images and counts
@@ -260,6 +290,7 @@ class Description:
     name: str | None = None
     version: str = ""
     partial: str | None = None
+    thumbnails: bool = True
 
     def __post_init__(self) -> None:
         if self.grouping not in ("label", "prediction") and not self.partial:
@@ -321,7 +352,7 @@ class Description:
                 "model": dict(self.model),
                 "dataset": dict(self.dataset),
                 "identity": self.identity,
-                **({"partial": self.partial} if self.partial else {}),
+                **({"partial": self.partial} if self.partial else {"thumbnails": self.thumbnails}),
             }
         )
 
@@ -343,6 +374,7 @@ class Description:
             name=header["name"],
             version=header["summit_graph"],
             partial=header.get("partial"),
+            thumbnails=header.get("thumbnails", True),
         )
 
 

@@ -33,6 +33,7 @@ from summit_graph.atlas.schema import (
     KEYS,
     PROBABILITY_BINS,
     ClassEntry,
+    ReceptiveField,
 )
 from summit_graph.atlas.store import SHARDS, Store, disk_schema
 from summit_graph.errors import AtlasError
@@ -49,13 +50,19 @@ _SUMMED = {"activations": "activations", "influences": "influences", "votes": "r
 """Shard table -> atlas table."""
 
 
-def build_tables(store: Store, memory: int = MEMORY, threads: int | None = None) -> Generation:
+def build_tables(
+    store: Store,
+    memory: int = MEMORY,
+    threads: int | None = None,
+    fields: Sequence[ReceptiveField] | None = None,
+) -> Generation:
     """Makes the tables of `schema.COUNTED` from all shards and puts them in place together.
 
     The tables of an earlier ranking do not fit them any more and are left out of the new set.
 
     memory: limit of the database's working memory, bytes; what does not fit goes to a temporary
-    folder inside the atlas. threads: of the database (None: one per core).
+    folder inside the atlas. threads: of the database (None: one per core). fields: the receptive
+    fields of the chosen layers, by number (None: those that the atlas has, if any).
     Raises: AtlasError if a shard is not finished or is damaged (with its number), if the memory
     limit is too low, or if the tables cannot be written; the present tables stay.
     Source: docs/method.md, sections 2, 3, 6 and 7.
@@ -69,9 +76,14 @@ def build_tables(store: Store, memory: int = MEMORY, threads: int | None = None)
     header = store.header
     present = store.generation
     identity = present.identity
-    with store.draft(keep=()) as draft, _database(store, memory, threads) as work:
+    with (
+        store.draft(keep=("receptive_fields",)) as draft,
+        _database(store, memory, threads) as work,
+    ):
         draft.write("layers", _rows("layers", list(present.layers)))
         draft.write("hops", _rows("hops", list(present.hops)))
+        if fields is not None:
+            draft.write("receptive_fields", field_rows(fields))
         for source, target in _SUMMED.items():
             draft.write(target, work.sums(source))
         work.number_images()
@@ -81,10 +93,12 @@ def build_tables(store: Store, memory: int = MEMORY, threads: int | None = None)
         work.name_outputs(present.classes)
         draft.write("classes", _class_rows(present.classes, work.rows(_CLASSES)))
         draft.write("confusions", work.read(_CONFUSIONS[identity["grouping"]]))
-        kept = ("format", "summit_graph", "key", "name", "model", "dataset", "identity")
+        kept = (
+            "format", "summit_graph", "key", "name", "model", "dataset", "identity", "thumbnails",
+        )  # fmt: skip
         return draft.publish(
             {
-                **{entry: header[entry] for entry in kept},
+                **{entry: header[entry] for entry in kept if entry in header},
                 "complete": True,
                 "counted": {"images": store.planned.num_rows, "digest": store.digest},
             },
@@ -380,6 +394,11 @@ def _rows(name: str, rows: Sequence[tuple[Any, ...]]) -> pa.Table:
         [pa.array(list(column), field.type) for column, field in zip(columns, schema, strict=True)],
         schema=schema,
     )
+
+
+def field_rows(fields: Sequence[ReceptiveField]) -> pa.Table:
+    """The table `receptive_fields`."""
+    return _rows("receptive_fields", sorted(fields))
 
 
 def _class_rows(classes: Sequence[ClassEntry], found: Sequence[tuple[Any, ...]]) -> pa.Table:

@@ -13,6 +13,7 @@ them, so equal rows have equal cosines, and a layer has the same neighbours ever
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,8 +41,11 @@ class Similar:
 
 
 @dataclass(frozen=True, eq=False)
-class _Rows:
-    """Activation counts of a layer: (classes, channels), and their sums of squares (classes,)."""
+class Rows:
+    """Activation counts of a layer: (classes, channels), and their sums of squares (classes,).
+
+    number: of the layer. A class without a count in it has a row of zeros.
+    """
 
     number: int
     counts: NDArray[np.float64]
@@ -68,11 +72,7 @@ def similarity(
     """
     if nearest < 1:
         raise UsageError(f"nearest is {nearest}; a class keeps 1 other class or more")
-    layers = [
-        _rows(int(number), class_index[here], channel[here], count[here], n_classes)
-        for number in np.unique(layer)
-        for here in [layer == number]
-    ]
+    layers = list(rows_by_layer(class_index, layer, channel, count, n_classes))
     parts: list[tuple[int, NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]] = []
     size = max(1, _BLOCK_CELLS // max(1, n_classes))
     for begin in range(0, n_classes, size):
@@ -80,7 +80,7 @@ def similarity(
         total = np.zeros((block.size, n_classes))
         times = np.zeros((block.size, n_classes), dtype=np.int32)
         for rows in layers:
-            cosine = _cosine(rows, block)
+            cosine = cosines(rows, block)
             known = cosine >= 0
             total += np.where(known, cosine, 0.0)
             times += known
@@ -90,20 +90,29 @@ def similarity(
     return _sorted(parts)
 
 
-def _rows(
-    number: int,
+def rows_by_layer(
     class_index: NDArray[np.integer],
+    layer: NDArray[np.integer],
     channel: NDArray[np.integer],
     count: NDArray[np.integer],
     n_classes: int,
-) -> _Rows:
-    counts = np.zeros((n_classes, int(channel.max()) + 1))
-    counts[class_index, channel] = count
-    return _Rows(number, counts, np.square(counts).sum(axis=1))
+) -> Iterator[Rows]:
+    """The activation rows of each layer that has a count, in the order of their numbers.
+
+    Parameters as those of `similarity`.
+    """
+    for number in np.unique(layer):
+        here = layer == number
+        counts = np.zeros((n_classes, int(channel[here].max()) + 1))
+        counts[class_index[here], channel[here]] = count[here]
+        yield Rows(int(number), counts, np.square(counts).sum(axis=1))
 
 
-def _cosine(rows: _Rows, block: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Cosines of the block's classes with all; −1 where there is none, and with itself."""
+def cosines(rows: Rows, block: NDArray[np.integer]) -> NDArray[np.float64]:
+    """(block, classes): cosines of some classes with all, 0 to 1.
+
+    −1 where one of the two has no count, and of a class with itself.
+    """
     dots = rows.counts[block] @ rows.counts.T
     squares = np.multiply.outer(rows.squares[block], rows.squares)
     cosine = np.full(dots.shape, -1.0)

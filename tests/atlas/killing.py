@@ -31,16 +31,17 @@ MORE = 14
 
 
 def ingest(path: Path, images: int, folded: bool = False) -> None:
-    """Counts and ranks what is not counted and ranked yet, as a resumed run does."""
+    """Counts, ranks and draws what is not there yet, as a resumed run does."""
     with Store.open_or_create(path, made.description()) as store:
         store.plan(made.images(images))
         made.count(store)
         if folded:
             compact(store, threads=1)
         if not store.up_to_date():
-            build_tables(store, threads=1)
+            build_tables(store, threads=1, fields=made.FIELDS)
         if "ranking" not in store.header:
             made.rank(store)
+        made.make_thumbnails(store)
 
 
 def grow(folder: Path) -> None:
@@ -68,8 +69,10 @@ def merge_again(folder: Path) -> None:
 
 def prepare_merge(folder: Path) -> None:
     images = made.images(MORE)
-    made.atlas(folder / "first", images[::2], ranked=False)
-    made.atlas(folder / "second", images[1::2], ranked=False)
+    for name, some in (("first", images[::2]), ("second", images[1::2])):
+        made.atlas(folder / name, some, ranked=False)
+        with Store.open_for_writing(folder / name) as store:
+            made.make_thumbnails(store)
 
 
 def import_graphs(folder: Path) -> None:
@@ -128,6 +131,14 @@ def digest(path: Path) -> str | None:
     return text.hexdigest()
 
 
+def pictures(path: Path) -> dict[str, str]:
+    """The thumbnails of an atlas: path -> hash of the file."""
+    return {
+        str(file.relative_to(path)): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in path.glob("thumbnails/*/*")
+    }
+
+
 def in_child(action: Callable[[], Any], answer: Path) -> Any:
     """Runs an action in a child and returns what it returns: the parent stays without threads."""
 
@@ -168,7 +179,7 @@ def main(scenario: str, folder: Path, moments: int, seed: int) -> dict[str, Any]
                 with Store.open_or_create(atlas, made.description()) as store:
                     store.plan(made.images(images))
                     made.count(store)
-                    build_tables(store, threads=1)
+                    build_tables(store, threads=1, fields=made.FIELDS)
                 return digest(atlas)
 
             def ranked(images: int = images, atlas: Path = atlas) -> str | None:
@@ -200,6 +211,7 @@ def main(scenario: str, folder: Path, moments: int, seed: int) -> dict[str, Any]
                 "state known": seen in states,
                 "resumed": resumed == 0,
                 "equal": in_child(lambda place=place: digest(place / "atlas"), answer) == expected,
+                "pictures equal": pictures(place / "atlas") == pictures(whole / "atlas"),
                 "kept": all(before[name] == time for name, time in after.items()),
                 "left": sorted(
                     file.name

@@ -5,6 +5,7 @@ What an image adds is drawn from its hash, so any split into shards gives the sa
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from PIL import Image
 
+from summit_graph.atlas import thumbnails
 from summit_graph.atlas.generation import Generation
 from summit_graph.atlas.schema import (
     ATLAS_TABLES,
@@ -21,6 +24,7 @@ from summit_graph.atlas.schema import (
     Description,
     HopEntry,
     LayerEntry,
+    ReceptiveField,
     default_key,
 )
 from summit_graph.atlas.store import ImageEntry, Shard, Store
@@ -37,6 +41,11 @@ HOPS = (
     HopEntry(0, 0, 1, ("stem.reduce",)),
     HopEntry(1, 1, 2, ("mixed.a.0", "mixed.a.1")),
     HopEntry(2, 2, 3, ()),
+)
+FIELDS = (
+    ReceptiveField(0, -1, -1, 1.0, 1.0, 3, 3),
+    ReceptiveField(2, -2, -3, 2.0, 2.0, 6, None),
+    ReceptiveField(3, 0, 0, 0.0, 0.0, None, None),
 )
 CLASSES = (
     ClassEntry(0, "white wolf", "n02114548", (0,)),
@@ -210,7 +219,11 @@ def derived(generation: Generation) -> dict[str, pa.Table]:
                 (layer, entry.index, other.index, 1 / (1 + abs(entry.index - other.index)))
                 for other in others
             ]
-    rows["embedding"] += [(0, entry.index, 1.0, 2.0) for entry in generation.classes]
+    for layer in (0, 2):
+        rows["embedding"] += [
+            (layer, entry.index, layer - entry.index / 3, 1 / (1 + entry.index))
+            for entry in generation.classes[layer // 2 :]
+        ]
     return {name: table(ATLAS_TABLES[name], found) for name, found in rows.items()}
 
 
@@ -224,10 +237,24 @@ def atlas(path: Path, entries: Sequence[ImageEntry], ranked: bool = True, **chan
     with Store.create(path, description(**changes)) as store:
         store.plan(entries)
         count(store, grouping=changes.get("grouping", "label"))
-        build_tables(store, threads=1)
+        build_tables(store, threads=1, fields=FIELDS)
         if ranked:
             rank(store)
     return path
+
+
+def picture(content_hash: str) -> Image.Image:
+    """A made picture of 8 x 8 pixels, another one for each image."""
+    return Image.frombytes("L", (8, 8), hashlib.sha512(content_hash.encode()).digest())
+
+
+def make_thumbnails(store: Store) -> None:
+    """The thumbnails that the atlas lacks, of made pictures."""
+    wanted = thumbnails.wanted(store.generation)
+    thumbnails.prune(store.path, wanted)
+    for content in thumbnails.missing(store.path, wanted):
+        thumbnails.write(store.path, content, thumbnails.encoded(picture(content)))
+    thumbnails.settle(store.path)
 
 
 def tables(path: Path) -> dict[str, pa.Table]:

@@ -40,7 +40,7 @@ def names(number: int) -> str:
 def test_it_answers_the_questions_of_every_backend(atlas: Atlas) -> None:
     graphs: Graphs = atlas
     questions = [name for name in vars(Graphs) if not name.startswith("_")]
-    assert len(questions) == 13
+    assert len(questions) == 14
     for name in questions:
         assert hasattr(graphs, name)
         assert getattr(Atlas, name).__doc__ or isinstance(getattr(Atlas, name), property)
@@ -222,6 +222,24 @@ def test_similar_confused_and_speaking(atlas: Atlas, sums) -> None:
         (f"{names(row[1])}/{row[2]}", row[3]) for row in votes
     ]
     assert atlas.votes(0, limit=2) == atlas.votes(0)[:2]
+
+
+def test_places_of_classes(atlas: Atlas, tmp_path: Path) -> None:
+    found = [(point.index, point.name, point.x, point.y) for point in atlas.embedding("mixed/a")]
+    assert found == [
+        (2, "tench, Tinca tinca", 2 - 2 / 3, 1 / 3),
+        (5, "never seen", 2 - 5 / 3, 1 / 6),
+    ]
+    assert [point.index for point in atlas.embedding("stem")] == [0, 2, 5]
+    assert atlas.embedding("mixed/b") == ()
+    with pytest.raises(UnknownLayer, match="no layer is called 'stem/reduce'"):
+        atlas.embedding("stem/reduce")
+    path = made.atlas(tmp_path / "atlas", made.images(12), ranked=False)
+    with (
+        Atlas.open(path) as without,
+        pytest.raises(AtlasError, match=r"without an embedding.*`summit-graph rank`"),
+    ):
+        without.embedding("stem")
 
 
 def test_examples(atlas: Atlas, sums) -> None:

@@ -38,6 +38,7 @@ def assert_survived(report: dict[str, Any], moments: int) -> None:
         assert run["state known"], run
         assert run["resumed"], run
         assert run["equal"], run
+        assert run["pictures equal"], run
         assert run["kept"], run
         assert not run["left"], run
 

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from summit_graph.atlas.atlas import Atlas
+from summit_graph.atlas.features import Feature, FeatureStore, read_features
 from summit_graph.atlas.files import FolderLock
 from summit_graph.atlas.generation import Generation
 from summit_graph.atlas.merging import common_ranking, merge_atlases
@@ -206,3 +207,48 @@ def test_common_ranking(tmp_path: Path) -> None:
         store.replace_tables({}, {"ranking": {"mass": 0.1}})
     assert common_ranking(paths) is None
     assert Generation.current(paths[0]).has("ranks")
+
+
+def feature(channel: int, variant: int, seed: int) -> Feature:
+    return Feature(
+        layer=0,
+        channel=channel,
+        variant=variant,
+        file=f"0-{channel}-{variant}.webp",
+        activation=2.0,
+        best_example=None,
+        steps=8,
+        size=16,
+        seed=seed,
+    )
+
+
+def test_feature_visualisations_come_along(tmp_path: Path) -> None:
+    """Of neuron 1 two have pictures: those of one come. Of neuron 3 a file is missing."""
+    images = made.images(20)
+    paths = [
+        made.atlas(tmp_path / "a", images[:9]),
+        made.atlas(tmp_path / "b", images[9:]),
+        made.atlas(tmp_path / "c", made.images(6, start=30)),
+    ]
+    for seed, (path, channels) in enumerate(zip(paths, ((0, 1), (1, 2, 3)), strict=False)):
+        with FeatureStore(path) as store:
+            store.put(
+                (feature(channel, variant, seed), f"{seed} {channel} {variant}".encode())
+                for channel in channels
+                for variant in (0, 1)
+            )
+    (paths[1] / "features" / "0-3-1.webp").unlink()
+    merge_atlases(paths, tmp_path / "one").close()
+    merge_atlases(paths[::-1], tmp_path / "other").close()
+    assert files(tmp_path / "one") == files(tmp_path / "other")
+    found = read_features(tmp_path / "one")
+    assert set(found) == {(0, 0), (0, 1), (0, 2)}
+    for own in found.values():
+        assert [each.variant for each in own] == [0, 1]
+        for each in own:
+            content = (tmp_path / "one" / "features" / each.file).read_text()
+            assert content == f"{each.seed} {each.channel} {each.variant}"
+    paths[:2] = [made.atlas(tmp_path / "d", made.images(3, start=50))]
+    merge_atlases(paths, tmp_path / "no").close()
+    assert not (tmp_path / "no" / "features").exists()

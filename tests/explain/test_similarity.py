@@ -128,3 +128,21 @@ def test_equals_plain_loops(counts: Counts, nearest: int, cells: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_BLOCK_CELLS", cells)
         assert found(counts, 6, nearest) == by_loops(counts, 6, nearest)
+
+
+@pytest.mark.parametrize("classes", [1, 2, 3, 10, 1000])
+def test_any_number_of_classes(classes: int) -> None:
+    """Each keeps its 50 nearest, as the whole matrix of cosines has them."""
+    rows = np.random.default_rng(0).poisson(1.0, (classes, 60)) + np.eye(classes, 60, dtype=int)
+    rows[:, 0] += 1
+    index, channel = np.nonzero(rows)
+    result = similarity(index, np.zeros_like(index), channel, rows[index, channel], classes)
+    lengths = np.sqrt(np.square(rows).sum(axis=1))
+    cosine = rows @ rows.T / np.multiply.outer(lengths, lengths)
+    np.fill_diagonal(cosine, -1)
+    kept = min(50, classes - 1)
+    for layer in (OVERALL, 0):
+        here = result.layer == layer
+        assert np.bincount(result.class_index[here], minlength=classes).tolist() == [kept] * classes
+        given = result.cosine[here].reshape(classes, kept)
+        assert np.sort(given, axis=1) == pytest.approx(np.sort(cosine, axis=1)[:, classes - kept :])
