@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -11,8 +13,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
     from summit_graph.network.loading import LoadedModel
     from summit_graph.reporting import IngestReport
+
+pytest_plugins = ["graphdb.servers", "view.jupyter"]
 
 CI = os.environ.get("SUMMIT_GRAPH_CI") == "1"
 
@@ -97,3 +103,16 @@ def lite_run(
 def lite_atlas(lite_run: tuple[IngestReport, Path]) -> Path:
     """The atlas of EfficientNet-Lite0 on the 900 sample images. To be read only."""
     return lite_run[1]
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Chromium without a window: the one browser of all tests, since Playwright runs once."""
+    playwright = optional_package("playwright.sync_api")
+    found = shutil.which("chromium") or shutil.which("google-chrome")
+    if found is None:
+        missing("no chromium is installed")
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield opened
+        opened.close()

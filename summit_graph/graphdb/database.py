@@ -29,6 +29,7 @@ import pyarrow as pa
 
 from summit_graph.atlas.interface import (
     AttributionGraph,
+    ClassPoint,
     ClassRecord,
     Comparison,
     Confusion,
@@ -44,6 +45,7 @@ from summit_graph.atlas.interface import (
     find_class,
     find_layer,
     find_neuron,
+    no_embedding,
     not_known,
     share_of,
 )
@@ -358,6 +360,21 @@ class GraphDB:
         question = "similar-classes-overall" if layer is None else "similar-classes"
         (rows,) = self._ask((question, parameters))
         return tuple(SimilarClass(row["index"], row["name"], row["cosine"]) for row in rows[:limit])
+
+    def embedding(self, layer: str) -> tuple[ClassPoint, ...]:
+        """Where the classes stand in a chosen layer: near each other if they activate alike.
+
+        By index; a class that no neuron of the layer is active for has no place. All layers share
+        their axes, so that places can be compared between them. Source: docs/method.md, section 6.
+        Raises: UnknownLayer; AtlasError if the atlas that was loaded has no embedding, or is
+        partial.
+        """
+        parameters = {"model": self.key, "layer": find_layer(self.layers, layer).name}
+        self._require("the places of classes")
+        if not self._model.get("embedding"):
+            raise no_embedding()
+        (rows,) = self._ask(("embedding", parameters))
+        return tuple(ClassPoint(row["index"], row["name"], row["x"], row["y"]) for row in rows)
 
     def confusions(self, name: str | int) -> tuple[Confusion, ...]:
         """What other classes a class's images are taken for, the most frequent first.

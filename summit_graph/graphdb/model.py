@@ -73,6 +73,7 @@ NODES: Mapping[str, Node] = {
                 mass=_REAL,
                 damping=_REAL,
                 edges=_TEXT,
+                embedding=_FLAG,
                 identity=_TEXT,
                 fingerprint=_TEXT,
                 partial=_FLAG,
@@ -143,6 +144,7 @@ RELATIONSHIPS: Mapping[str, Relationship] = {
         ),
         Relationship("VOTES_FOR", "Neuron", "Class", _properties(count=_WHOLE, share=_REAL)),
         Relationship("SIMILAR_TO", "Class", "Class", _properties(cosine=_REAL, layer=_TEXT)),
+        Relationship("PLACED_IN", "Class", "Layer", _properties(x=_REAL, y=_REAL)),
         Relationship("CONFUSED_WITH", "Class", "Class", _properties(count=_WHOLE, share=_REAL)),
         Relationship(
             "EXAMPLE",

@@ -44,13 +44,13 @@ from summit_graph.graphdb.model import (
 )
 from summit_graph.rank.stage import Ranking, excluded
 
-ROWS_VERSION = 1
+ROWS_VERSION = 2
 """Of this definition; part of the fingerprint, so that a graph of another one is loaded anew."""
 
 _NEEDED = ("layers", "classes", "activations", "edges", "ranks", "selections")
 """The tables without which there is no graph to load."""
 
-_READ = (*_NEEDED, "images", "examples", "votes", "confusions", "similarity")
+_READ = (*_NEEDED, "images", "examples", "votes", "confusions", "similarity", "embedding")
 """The tables that the graph is made of."""
 
 _TOLD = ("key", "name", "model", "dataset", "identity", "ranking", "always_active", "partial")
@@ -128,6 +128,7 @@ class GraphRows:
             "mass": ranking.get("mass"),
             "damping": ranking.get("damping"),
             "edges": self.edges,
+            "embedding": True if self.generation.has("embedding") else None,
             "identity": self.identity,
             "fingerprint": self.fingerprint,
             "partial": True if header.get("partial") else None,
@@ -182,6 +183,7 @@ class GraphRows:
             "INFLUENCES": self._influences,
             "VOTES_FOR": self._votes_for,
             "SIMILAR_TO": self._similar_to,
+            "PLACED_IN": self._placed_in,
             "CONFUSED_WITH": self._confused_with,
             "EXAMPLE": self._examples,
         }
@@ -354,6 +356,16 @@ class GraphRows:
                 END: self._class_numbers(table.column("other")),
                 "cosine": table.column("cosine"),
                 "layer": names.take(table.column("layer")),
+            }
+
+    def _placed_in(self) -> Iterator[dict[str, Any]]:
+        for whole in self._chunks("embedding"):
+            table = self._of_chosen_layers(whole)
+            yield {
+                START: self._class_numbers(table.column("class")),
+                END: self._place[np.asarray(table.column("layer"))],
+                "x": table.column("x"),
+                "y": table.column("y"),
             }
 
     def _confused_with(self) -> Iterator[dict[str, Any]]:

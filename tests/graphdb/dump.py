@@ -167,6 +167,10 @@ def expected(path: Path, edges: str = "graph") -> Graph:
         values = {"cosine": row["cosine"], "layer": layer}
         ends = (of_class(row["class"]), of_class(row["other"]))
         found.append(relationship("SIMILAR_TO", *ends, values))
+    for row in rows_of(tables, "embedding", layers):
+        layer = ("Layer", f"{model}/layer/{layers[row['layer']]['name']}")
+        values = {"x": row["x"], "y": row["y"]}
+        found.append(relationship("PLACED_IN", of_class(row["class"]), layer, values))
     for row in confusions:
         if row["predicted"] != -1:
             ends = (of_class(row["class"]), of_class(row["predicted"]))

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pyarrow.parquet as pq
 import pytest
-from graphdb import atlases, conftest, dump
+from graphdb import atlases, dump, servers
 from graphdb.watching import Watching
 
 from summit_graph.atlas.atlas import Atlas
@@ -99,7 +99,7 @@ def test_a_prepared_folder_is_whole_or_absent(
 
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Path]:
-    conftest.needs_server()
+    servers.needs_server()
     place = tmp_path / 'a "home"'
     yield place
     server.remove(place)
@@ -108,7 +108,7 @@ def home(tmp_path: Path) -> Iterator[Path]:
 def same_as_over_bolt(path: Path, home: Path, form: str, **options: Any) -> None:
     """Imports an atlas, and loads it again over Bolt: the same, to the last property."""
     report = bulk_load(path, home, form=form, **options)
-    connection = conftest.local(home)
+    connection = servers.local(home)
     imported = dump.dump(connection)
     dump.assert_same(imported, dump.expected(path))
     names = {row["name"]: row["state"] for row in indexes(connection)}
@@ -159,9 +159,9 @@ def test_a_killed_import_is_begun_anew(home: Path, tmp_path: Path) -> None:
         for process in (psutil.Process(loader.pid), *psutil.Process(loader.pid).children()):
             process.kill()
     server.up(home)
-    assert dump.dump(conftest.local(home)).nodes == {}
+    assert dump.dump(servers.local(home)).nodes == {}
     bulk_load(path, home)
-    dump.assert_same(dump.dump(conftest.local(home)), dump.expected(path))
+    dump.assert_same(dump.dump(servers.local(home)), dump.expected(path))
 
 
 @pytest.mark.slow
@@ -172,4 +172,4 @@ def test_imported_from_parquet_is_what_is_loaded(home: Path, tmp_path: Path) -> 
 @pytest.mark.slow
 def test_imported_by_the_long_term_neo4j(home: Path, tmp_path: Path) -> None:
     path = atlases.hostile(tmp_path / "atlas")
-    same_as_over_bolt(path, home, "csv", distribution=conftest.LTS)
+    same_as_over_bolt(path, home, "csv", distribution=servers.LTS)

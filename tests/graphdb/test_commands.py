@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from click.testing import Result
-from graphdb.conftest import needs_server
+from graphdb.servers import needs_server
 from typer.testing import CliRunner
 
 from summit_graph import Atlas, cli

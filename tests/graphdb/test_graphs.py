@@ -22,6 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from summit_graph.atlas.atlas import Atlas
+from summit_graph.atlas.generation import locate
 from summit_graph.atlas.interface import Graphs
 from summit_graph.atlas.schema import ClassEntry
 from summit_graph.atlas.summit import import_summit
@@ -43,10 +44,18 @@ def by_prediction(path: Path) -> Path:
     return made.atlas(path, images, grouping="prediction", key="graphs")
 
 
+def without_embedding(path: Path) -> Path:
+    """As an atlas is that was made so, or before there was one."""
+    made = atlases.toy(path, 12, key="graphs flat")
+    (locate(made) / "embedding.parquet").unlink()
+    return made
+
+
 MADE: dict[str, Callable[[Path], Path]] = {
     "toy": lambda path: atlases.toy(path, 60, key="graphs toy"),
     "hostile": lambda path: atlases.hostile(path, key="'}) \"` //graphs"),
     "by prediction": by_prediction,
+    "without embedding": without_embedding,
 }
 """Made atlases. The key of one begins like that of another."""
 
@@ -180,6 +189,19 @@ def test_neighbours_have_the_edges_of_the_attribution_graph(graphs: Graphs) -> N
         assert graphs.neighbours(neuron.name, record.index).sources == found.sources[:10]
 
 
+def test_places(graphs: Graphs, request: pytest.FixtureRequest) -> None:
+    names = {record.index: record.name for record in graphs.classes}
+    for layer in graphs.layers:
+        if graphs.partial or request.node.callspec.params["pair"] == "without embedding":
+            with pytest.raises(AtlasError, match=r"are not known|`summit-graph rank`"):
+                graphs.embedding(layer.name)
+            continue
+        points = graphs.embedding(layer.name)
+        indices = [point.index for point in points]
+        assert indices == sorted(set(indices))
+        assert all(point.name == names[point.index] for point in points)
+
+
 def test_activations_are_what_neurons_and_graphs_say(graphs: Graphs) -> None:
     table = graphs.activations()
     rows = made.rows(table)
@@ -219,6 +241,7 @@ def questions(graphs: Graphs) -> Iterator[Question]:
     yield "activations", ()
     for layer in (*layers, "none", ""):
         yield "activations", (None, layer)
+        yield "embedding", (layer,)
     for record in (*graphs.classes, None):
         index = -7 if record is None else record.index
         spelled = {"nothing", ""} if record is None else {record.name, str(record.synset)}
@@ -265,7 +288,9 @@ def test_answers_and_refusals_are_equal(pair: Pair) -> None:
             refused.add(expected[0])
     assert len(asked) > 300
     assert {UnknownClass, UnknownLayer, UnknownNeuron} <= refused
-    assert (AtlasError in refused) == atlas.partial
+    placed = {type(answer(atlas, ("embedding", (layer.name,)))) for layer in atlas.layers}
+    assert placed == {str if atlas.generation.has("embedding") else tuple}
+    assert (AtlasError in refused) == (atlas.partial or not atlas.generation.has("embedding"))
 
 
 def test_both_have_all_of_the_interface(pair: Pair) -> None:

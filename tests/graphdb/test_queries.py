@@ -682,6 +682,17 @@ def test_similar_classes(demo: Loaded) -> None:
             ]
 
 
+def test_embedding(demo: Loaded, toy: Loaded) -> None:
+    for model in (demo, toy):
+        for layer in model.atlas.layers:
+            rows = model.run("embedding", model=model.key, layer=layer.name)
+            assert [(row["class"], row["name"], row["x"], row["y"]) for row in rows] == [
+                (model.of_class(point.index), point.name, point.x, point.y)
+                for point in model.atlas.embedding(layer.name)
+            ]
+    assert len(rows) < len(model.run("embedding", model=model.key, layer="mixed/a")) < 3
+
+
 def test_always_on(demo: Loaded, other: Loaded) -> None:
     for model in (demo, other):
         table = model.atlas.activations().to_pylist()

@@ -79,6 +79,7 @@ def test_the_model(tmp_path: Path) -> None:
         "mass": 0.075,
         "damping": None,
         "edges": "graph",
+        "embedding": True,
         "identity": "",
         "fingerprint": "",
         "partial": None,
@@ -131,6 +132,7 @@ def test_the_fingerprint_is_of_the_content_alone(tmp_path: Path) -> None:
         ("classes", "synset", lambda values: ["" if value is None else value for value in values]),
         ("classes", "probability", lambda values: [values[0][::-1], *values[1:]]),
         ("similarity", "layer", lambda values: [0 if v is None else v for v in values]),
+        ("embedding", "x", lambda values: [values[0] + 1, *values[1:]]),
         ("images", "path", lambda values: values[::-1]),
         ("examples", "row", lambda values: [values[0] + 1, *values[1:]]),
     ],
@@ -188,7 +190,7 @@ def test_neurons_that_are_left_out_or_always_active(tmp_path: Path) -> None:
 def test_what_is_not_known_is_null(tmp_path: Path) -> None:
     path = atlases.toy(tmp_path / "atlas")
     header(path, partial="of a reason", complete=False, ranking=None)
-    for name in ("images", "examples", "votes", "confusions", "similarity"):
+    for name in ("images", "examples", "votes", "confusions", "similarity", "embedding"):
         (locate(path) / f"{name}.parquet").unlink()
 
     atlases.change(path, "classes", "images", lambda values: [None] * len(values))
@@ -198,6 +200,7 @@ def test_what_is_not_known_is_null(tmp_path: Path) -> None:
         there = graph(found)
     assert found.model["partial"] is True
     assert found.model["images"] is None
+    assert found.model["embedding"] is None
     assert not any("share" in dict(values) for *_, values in there.relationships)
     assert not any("images" in node for name, node in there.nodes.items() if name[0] == "Class")
 

@@ -19,14 +19,13 @@ from pathlib import Path
 import neo4j
 import psutil
 import pytest
+from graphdb.servers import HEAP, LTS, local, needs_server
 
 from summit_graph.errors import ServerError, UsageError
 from summit_graph.graphdb import server
 from summit_graph.graphdb.connection import opened, write_session
 from summit_graph.graphdb.server import Distribution, Server
 from summit_graph.reporting import Progress, Reports, Stage
-
-from .conftest import HEAP, LTS, local, needs_server
 
 UP = (
     "import sys; from pathlib import Path; from summit_graph.graphdb import server;"
