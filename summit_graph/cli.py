@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import summit_graph
-from summit_graph import cli_neo4j, options
+from summit_graph import cli_neo4j, cli_pictures, options
 from summit_graph.console import WIDEST, Command, Commands, print_json, print_text
 from summit_graph.errors import AtlasError, SummitGraphError, UsageError
 
@@ -108,9 +108,10 @@ def common(
 
 @app.command(cls=Command)
 def demo(atlas: options.DemoAtlas = DEMO_ATLAS, as_json: options.AsJson = False) -> None:
-    """Show it all in seconds, on a small network for digits.
+    """Show it all in half a minute, on a small network for digits.
 
-    The network, which reads handwritten digits, and the images come with summit-graph.
+    The network, which reads handwritten digits, and the images come with summit-graph. In the end
+    there is an atlas, and a page to open.
     """
     place = next(path for path in (atlas, *atlas.absolute().parents) if path.exists())
     if not os.access(place, os.W_OK):
@@ -126,13 +127,16 @@ def demo(atlas: options.DemoAtlas = DEMO_ATLAS, as_json: options.AsJson = False)
             "",
         )
     progress = _progress_with_torch()
-    from summit_graph import pipeline
+    from summit_graph import pipeline, visualisation
 
     report = pipeline.ingest(model=DEMO_MODEL, images="digits", atlas=atlas, progress=progress)
-    if as_json:
-        with _opened(atlas) as opened:
-            print_json({"ingest": asdict(report), "graph": _graph_json(opened, DEMO_CLASS)})
-        return
+    features = visualisation.visualise(atlas, progress=progress)
+    with _opened(atlas) as opened:
+        pages = cli_pictures.pages(opened, cli_pictures.pages_folder(atlas))
+        if as_json:
+            document = {"ingest": asdict(report), "graph": _graph_json(opened, DEMO_CLASS)}
+            print_json({**document, "features": asdict(features), "pages": asdict(pages)})
+            return
     from summit_graph import show as texts
 
     print_text("", texts.ingested(report), "")
@@ -140,8 +144,12 @@ def demo(atlas: options.DemoAtlas = DEMO_ATLAS, as_json: options.AsJson = False)
     folder = shlex.quote(str(atlas))
     print_text(
         "",
+        "To look at it, open this file in a browser:",
+        *texts.commands(texts.plain(str(pages.index))),
+        "",
         "Try next:",
         *texts.commands(
+            f"summit-graph view {folder} --serve",
             f"summit-graph show eight --atlas {folder}",
             f"summit-graph show three --compare eight --atlas {folder}",
             f"summit-graph neuron conv3/22 --class three --atlas {folder}",
@@ -175,6 +183,7 @@ def ingest(
     top_sources: options.TopSources = 5,
     examples: options.Examples = 10,
     per_class_examples: options.PerClassExamples = False,
+    thumbnails: options.Thumbnails = None,
     strict: options.Strict = False,
     name: options.Name = None,
     mass: options.Mass = 0.075,
@@ -182,6 +191,7 @@ def ingest(
     sources: options.Sources = None,
     exclude: options.Exclude = None,
     exclude_always_active: options.ExcludeAlwaysActive = False,
+    embedding: options.Embedding = True,
     device: options.Device = "auto",
     batch_size: options.BatchSize = 16,
     shard_size: options.ShardSize = 512,
@@ -228,10 +238,12 @@ def ingest(
         device=device,
         memory=budget,
         tf32=tf32,
+        thumbnails=thumbnails,
         strict=strict,
         name=name,
         compact_shards=compact,
         ranking=_ranking(mass, damping, sources, exclude, exclude_always_active),
+        embedding=embedding,
         workers=workers,
         progress=progress,
     )
@@ -372,6 +384,7 @@ def rank(
     sources: options.Sources = None,
     exclude: options.Exclude = None,
     exclude_always_active: options.ExcludeAlwaysActive = False,
+    embedding: options.Embedding = True,
     workers: options.Workers = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -386,6 +399,7 @@ def rank(
     report = reranking.rerank(
         folder,
         _ranking(mass, damping, sources, exclude, exclude_always_active),
+        embedding=embedding,
         workers=workers,
         progress=LineProgress(),
     )
@@ -402,6 +416,7 @@ def merge(
     atlases: options.Atlases,
     output: options.MergedAtlas,
     allow_duplicates: options.AllowDuplicates = False,
+    embedding: options.Embedding = True,
     workers: options.Workers = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -415,6 +430,7 @@ def merge(
         atlases,
         output,
         allow_duplicates=allow_duplicates,
+        embedding=embedding,
         workers=workers,
         progress=LineProgress(),
     )
@@ -565,6 +581,8 @@ def export(
     )
 
 
+app.command(cls=Command)(cli_pictures.features)
+app.command(cls=Command)(cli_pictures.view)
 app.add_typer(cli_neo4j.db, name="db")
 app.command(cls=Command)(cli_neo4j.load)
 app.command(cls=Command)(cli_neo4j.unload)

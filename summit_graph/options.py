@@ -1,6 +1,7 @@
 """The options of the commands, each declared once: its name, its help, and what its text means.
 
-A command's signature names the types below; `cli.py` and `cli_neo4j.py` have the commands. Numbers
+A command's signature names the types below; `cli.py`, `cli_pictures.py` and `cli_neo4j.py` have the
+commands. Numbers
 that are out of range and texts that mean nothing end with exit code 2 and say what would be right.
 """
 
@@ -18,6 +19,7 @@ ATLAS_VARIABLE = "SUMMIT_GRAPH_ATLAS"
 
 _MODEL, _COUNTING, _RANKING, _RUNNING = "Model", "Counting", "Ranking", "Running"
 _NEO4J, _BULK = "Neo4j", "Bulk"
+_PAGES, _FIGURE = "Pages", "One class, for papers and slides"
 _AS_TRAINED = "what the weights were trained with"
 _BYTES = {
     "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40,
@@ -70,6 +72,13 @@ class Edges(StrEnum):
 
     graph = "graph"
     attribution = "attribution"
+
+
+class PictureFormat(StrEnum):
+    """What `features` writes; as `atlas.features.FORMATS`."""
+
+    webp = "webp"
+    png = "png"
 
 
 class BulkFormat(StrEnum):
@@ -255,6 +264,16 @@ Examples = Annotated[
 PerClassExamples = Annotated[
     bool, _option("--per-class-examples", "", _COUNTING, "Keep them for each class, too.")
 ]
+Thumbnails = Annotated[
+    bool | None,
+    _option(
+        "--thumbnails/--no-thumbnails",
+        "",
+        _COUNTING,
+        "Keep small pictures of those images in the atlas, or no picture at all.",
+        "as before; of a new atlas, keep them",
+    ),
+]
 Strict = Annotated[
     bool,
     _option(
@@ -277,6 +296,15 @@ Name = Annotated[
 
 # Ranking
 
+Embedding = Annotated[
+    bool,
+    _option(
+        "--embedding/--no-embedding",
+        "",
+        _RANKING,
+        "Place the classes in the plane, layer by layer, which takes some seconds.",
+    ),
+]
 Mass = Annotated[
     float,
     _option(
@@ -443,6 +471,87 @@ ExportFile = Annotated[
 ]
 
 
+# Pictures
+
+AtlasModel = Annotated[
+    str | None,
+    _option("--model", "SPEC", _MODEL, "Where the model is.", "what the atlas was counted with"),
+]
+AtlasWeights = Annotated[
+    str | None,
+    _option("--weights", "FILE|NAME", _MODEL, "Its weights.", "what the atlas was counted with"),
+]
+PicturedNeurons = Annotated[
+    list[str] | None,
+    _option(
+        "--neuron",
+        "NAME",
+        "",
+        "Neurons to picture, layer/channel, or a glob; may be given several times.",
+        "those of the attribution graphs",
+    ),
+]
+EveryNeuron = Annotated[bool, _option("--all", "", "", "All neurons of the chosen layers.")]
+Steps = Annotated[
+    int, _option("--steps", "N", "", "Steps of optimisation: more are clearer.", min=1)
+]
+PictureSize = Annotated[
+    int | None,
+    _option(
+        "--size", "PIXELS", "", "Longer side of a picture.", "as the network's input, at most 128"
+    ),
+]
+Diverse = Annotated[
+    int, _option("--diverse", "N", "", "Different pictures of each neuron, besides the one.", min=0)
+]
+PictureFiles = Annotated[PictureFormat, _option("--format", "", "", "Of the files.")]
+PictureBatch = Annotated[
+    int | None,
+    _option(
+        "--batch-size", "N", _RUNNING, "Neurons at a time.", "what suits device and size", min=1
+    ),
+]
+Seed = Annotated[int, _option("--seed", "N", "", "The same one gives the same pictures.")]
+PagesFolder = Annotated[
+    Path | None,
+    _option("--out -o", "DIR", _PAGES, "The folder to write.", "NAME.pages beside NAME.atlas"),
+]
+Open = Annotated[bool, _option("--open", "", _PAGES, "Open them in a browser.")]
+Serve = Annotated[
+    bool, _option("--serve", "", _PAGES, "Serve them on 127.0.0.1 until it is interrupted.")
+]
+ServedPort = Annotated[
+    int, _option("--port", "PORT", _PAGES, "Where to serve them.", "a free one", min=0, max=65535)
+]
+ShowExamples = Annotated[
+    bool,
+    _option(
+        "--examples/--no-examples",
+        "",
+        _PAGES,
+        "Put in pictures and paths of single images.",
+    ),
+]
+ViewedClass = Annotated[
+    str | None, _option("--class", "CLASS", "", "The class to show first.", "one with most images")
+]
+ViewedCompare = Annotated[
+    str | None, _option("--compare", "OTHER", "", "Show the class together with another one.")
+]
+Least = Annotated[
+    float,
+    _option(
+        "--least",
+        "SHARE",
+        _FIGURE,
+        "Leave out edges below this share of the largest count.",
+        min=0.0,
+        max=1.0,
+    ),
+]
+Svg = Annotated[Path | None, _option("--svg", "FILE", _FIGURE, "Write its graph as SVG.")]
+Png = Annotated[Path | None, _option("--png", "FILE", _FIGURE, "Write its graph as PNG.")]
+Pdf = Annotated[Path | None, _option("--pdf", "FILE", _FIGURE, "Write its graph as PDF.")]
 # Neo4j
 
 Home = Annotated[
