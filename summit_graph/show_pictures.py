@@ -15,8 +15,8 @@ from summit_graph.progress import duration, plural
 from summit_graph.show import commands, plain
 
 if TYPE_CHECKING:
-    from summit_graph.visualisation import FeatureReport
     from summit_graph.view.pages import PagesReport
+    from summit_graph.visualisation import FeatureReport
 
 
 def pictured(report: FeatureReport) -> RenderableType:
@@ -29,8 +29,8 @@ def pictured(report: FeatureReport) -> RenderableType:
     if report.compared:
         lines.append(
             Text(
-                f"For {report.stronger:,} of {report.compared:,} the picture excites the neuron more "
-                "than any image of the data set does."
+                f"For {report.stronger:,} of {report.compared:,} the picture excites the neuron "
+                "more than any image of the data set does."
             )
         )
     if report.weaker:
