@@ -16,6 +16,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from conftest import optional_package
@@ -72,6 +73,9 @@ def said(widget):
     own = [widget.value] if isinstance(widget, ipywidgets.HTML) else []
     return " ".join(own + [said(child) for child in getattr(widget, "children", ())])
 """
+
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+HOSTS = {"arxiv.org", "fredhohman.com", "github.com"}
 
 # An absolute path on somebody's machine.
 MACHINE_PATH = re.compile(r"(?<![\w.:/-])/(?:home|root|tmp|work|mnt|opt|srv|Users)(?:/|\b)")
@@ -154,6 +158,19 @@ def test_pictures_are_whole(path: Path) -> None:
             if "image/png" in output.get("data", {}):
                 with Image.open(io.BytesIO(base64.b64decode(output.data["image/png"]))) as picture:
                     assert min(picture.size) > 100
+
+
+@notebooks
+def test_links_lead_somewhere(path: Path) -> None:
+    """To a file of the repository, or to where the documents lead as well."""
+    texts = [cell.source for cell in read(path).cells if cell.cell_type == "markdown"]
+    links = [urlsplit(link) for text in texts for link in LINK.findall(text)]
+    assert links
+    for link in links:
+        if link.scheme:
+            assert link.hostname in HOSTS, link.geturl()
+        else:
+            assert (path.parent / link.path).exists(), link.geturl()
 
 
 # They run -------------------------------------------------------------------------------------
@@ -299,6 +316,7 @@ ERRORS = f"""
   .filter((output) => output.output_type === 'error' || output.name === 'stderr')
   .map((output) => JSON.stringify(output))
 """
+SHUT_DOWN = "() => window.jupyterapp.shell.currentWidget.sessionContext.shutdown()"
 DRAWN = """
 () => [...document.querySelectorAll('.custom-widget')]
   .map((element) => element._cyreg?.cy?.nodes().length ?? 0)
@@ -313,10 +331,10 @@ def whole(jupyter: Jupyter) -> None:
     (settings / "tracker.jupyterlab-settings").write_text(json.dumps({"windowingMode": "none"}))
 
 
-@pytest.mark.parametrize("numbers", [("01", "02"), ("03", "04"), ("05",)], ids="+".join)
+@pytest.mark.parametrize("numbers", [("01", "02"), ("03", "04", "05")], ids="+".join)
 @pytest.mark.usefixtures("runs", "whole")
 def test_it_runs_in_jupyterlab(numbers: tuple[str, ...], jupyter: Jupyter) -> None:
-    """All cells run, no error shows, and each graph is drawn; two notebooks run side by side."""
+    """All cells run, no error shows, and each graph is drawn; some run side by side."""
     with ExitStack() as stack:
         visits = {
             path.stem[:2]: stack.enter_context(jupyter.lab(f"tour/{path.name}"))
@@ -328,6 +346,7 @@ def test_it_runs_in_jupyterlab(numbers: tuple[str, ...], jupyter: Jupyter) -> No
             assert visit.page.evaluate(ERRORS) == []
             wait_drawn(visit, GRAPHS[number])
             assert visit.foreign == []
+            visit.page.evaluate(SHUT_DOWN)
 
 
 def wait_drawn(visit: Visit, graphs: int) -> None:
