@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 METHOD = DOCS / "method.md"
-DOCUMENTS = sorted((*ROOT.glob("*.md"), *DOCS.glob("*.md")))
+DOCUMENTS = sorted((*ROOT.glob("*.md"), *DOCS.glob("*.md"), ROOT / "notebooks" / "README.md"))
 SOURCES = sorted((ROOT / "summit_graph").rglob("*.py"))
 SECTIONS = range(1, 8)
 
