@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 WIDEST = 100
 _INTERRUPTED = 130
-_RESUMABLE = ("ingest", "demo")
+_KEPT = {"ingest": "shards", "demo": "shards", "features": "pictures"}
+"""What a command that goes on where it was stopped has finished till then."""
+
 _ASCII = {"█": "#", "░": ".", "→": "->", "×": "x", "…": "..."}
 
 
@@ -83,8 +85,11 @@ def _told(error: BaseException, command: str | None) -> tuple[int, str]:
     if isinstance(error, SummitGraphError):
         return error.exit_code, str(error)
     if isinstance(error, KeyboardInterrupt):
-        kept = "Finished shards are kept: the same command goes on from there."
-        return _INTERRUPTED, f"stopped. {kept}" if command in _RESUMABLE else "stopped."
+        if command not in _KEPT:
+            return _INTERRUPTED, "stopped."
+        return _INTERRUPTED, (
+            f"stopped. Finished {_KEPT[command]} are kept: the same command goes on from there."
+        )
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return 1, "the memory is used up. Try a smaller --batch-size, --memory or --workers."
     if isinstance(error, OSError) and error.strerror:

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -24,6 +25,19 @@ from summit_graph.atlas.features import read_features
 
 RUN = [sys.executable, "-c", "from summit_graph.cli import main; main()"]
 QUICK = ("--steps", 4, "--diverse", 1)
+
+
+def started(*arguments: object) -> subprocess.Popen[str]:
+    """The command line in a process of its own, which an interruption reaches."""
+    return subprocess.Popen(
+        [*RUN, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        # A shell starts what it sends to the background with SIGINT ignored, and that is inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 def call(*arguments: object, code: int = 0) -> Result:
@@ -88,6 +102,24 @@ def test_what_features_refuses(options: list[str], code: int, told: str, atlas: 
     assert not read_features(atlas)
 
 
+def test_an_interruption_keeps_what_is_finished(atlas: Path) -> None:
+    arguments = ("features", atlas, "--steps", 64, "--diverse", 1, "--batch-size", 1)
+    with started(*arguments) as making:
+        deadline = time.monotonic() + 90
+        while not read_features(atlas) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        making.send_signal(signal.SIGINT)
+        said, told = making.communicate(timeout=60)
+    assert (making.returncode, said) == (130, "")
+    assert told.endswith(
+        "Error: stopped. Finished pictures are kept: the same command goes on from there.\n"
+    )
+    kept = len(read_features(atlas))
+    assert 0 < kept < 48
+    report = json.loads(call(*arguments, "--json").stdout)
+    assert (report["kept"], report["made"]) == (kept, 48 - kept)
+
+
 # Pages
 
 
@@ -119,13 +151,7 @@ def test_what_is_in_the_way_stays(atlas: Path, tmp_path: Path) -> None:
 
 
 def test_pages_are_served_until_an_interruption(atlas: Path) -> None:
-    with subprocess.Popen(
-        [*RUN, "view", str(atlas), "--serve"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    ) as server:
+    with started("view", atlas, "--serve") as server:
         assert server.stdout is not None
         said = ""
         while not (found := re.search(r"http://127\.0\.0\.1:\d+/", said)):
