@@ -116,16 +116,23 @@ def test_what_cannot_be_served_is_said(folder: Path, server: ThreadingHTTPServer
 def test_ctrl_c_ends_it_cleanly(folder: Path) -> None:
     code = f"from summit_graph.view.serving import serve; serve({str(folder)!r})"
     with subprocess.Popen(
-        [sys.executable, "-u", "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-u", "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # A shell starts what it sends to the background with SIGINT ignored, and that is inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
-        assert process.stdout is not None
-        said = process.stdout.readline().decode()
-        port = int(said.strip().removeprefix("http://127.0.0.1:").removesuffix("/"))
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-        connection.request("GET", "/")
-        assert connection.getresponse().status == 200
-        process.send_signal(signal.SIGINT)
-        out, error = process.communicate(timeout=10)
+        try:
+            assert process.stdout is not None
+            said = process.stdout.readline().decode()
+            port = int(said.strip().removeprefix("http://127.0.0.1:").removesuffix("/"))
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+            connection.request("GET", "/")
+            assert connection.getresponse().status == 200
+            process.send_signal(signal.SIGINT)
+            out, error = process.communicate(timeout=10)
+        finally:
+            process.kill()  # or a failure would wait for it without end
     assert (process.returncode, out, error) == (0, b"", b"")
 
 
