@@ -7,6 +7,7 @@ beside the others.
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -98,7 +99,7 @@ def view(
     files = {kind: file for kind, file in (("svg", svg), ("png", png), ("pdf", pdf)) if file}
     if files and name is None:
         raise UsageError("--svg, --png and --pdf write the graph of one class: add --class CLASS.")
-    if compare is not None and name is None:
+    if compare and name is None:
         raise UsageError("--compare OTHER compares a class with another: add --class CLASS.")
     if as_json and serve:
         raise UsageError("--serve goes on until it is interrupted, so there is no --json with it.")
@@ -151,16 +152,26 @@ def pages_folder(atlas: Path) -> Path:
     return place.with_name(f"{place.name.removesuffix('.atlas')}.pages")
 
 
-def _state(atlas: Atlas, name: str | None, compare: str | None) -> str:
-    """The part of the page's address that chooses classes; empty without them."""
+def _state(atlas: Atlas, name: str | None, compare: Sequence[str] | None) -> str:
+    """The part of the page's address that chooses classes; empty without them.
+
+    Raises: UnknownClass; UsageError if one picture cannot show them.
+    """
     if name is None:
         return ""
-    state = f"class={atlas.find(name).index}"
-    return state if compare is None else f"{state}&with={atlas.find(compare).index}"
+    from summit_graph.view.scene import classes_of
+
+    first, *others = classes_of(atlas, name, compare)
+    beside = ",".join(str(other.index) for other in others)
+    return f"class={first.index}&with={beside}" if beside else f"class={first.index}"
 
 
 def _write_figures(
-    atlas: Atlas, name: str, compare: str | None, files: dict[str, Path], least: float
+    atlas: Atlas,
+    name: str,
+    compare: Sequence[str] | None,
+    files: dict[str, Path],
+    least: float,
 ) -> None:
     from summit_graph.explain.pictures import Pictures
     from summit_graph.view.figure import attribution_figure, figure_bytes

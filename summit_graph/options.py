@@ -536,7 +536,8 @@ ViewedClass = Annotated[
     str | None, _option("--class", "CLASS", "", "The class to show first.", "one with most images")
 ]
 ViewedCompare = Annotated[
-    str | None, _option("--compare", "OTHER", "", "Show the class together with another one.")
+    list[str] | None,
+    _option("--compare", "OTHER", "", "Show another class beside it; may be given three times."),
 ]
 Least = Annotated[
     float,

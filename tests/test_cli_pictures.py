@@ -166,13 +166,20 @@ def test_pages_are_served_until_an_interruption(atlas: Path) -> None:
     assert "Traceback" not in told
 
 
-def test_pages_are_opened_at_the_class(atlas: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("compare", "state"),
+    [((), "class=3"), (("eight",), "class=3&with=8"), (("seven", "8"), "class=3&with=7,8")],
+)
+def test_pages_are_opened_at_the_class(
+    compare: tuple[str, ...], state: str, atlas: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     opened: list[str] = []
     monkeypatch.setattr("webbrowser.open", lambda url: opened.append(url) or True)
-    call("view", atlas, "--open", "--class", "three", "--compare", "eight")
+    others = [part for other in compare for part in ("--compare", other)]
+    call("view", atlas, "--open", "--class", "three", *others)
     (url,) = opened
     assert url.startswith("file://")
-    assert url.endswith("digits.pages/index.html#class=3&with=8")
+    assert url.endswith(f"digits.pages/index.html#{state}")
 
 
 # One class as a file
@@ -191,13 +198,17 @@ def test_a_class_as_svg_png_and_pdf(atlas: Path, tmp_path: Path) -> None:
     assert not atlas.with_name("digits.pages").exists()
 
 
-def test_weak_edges_are_left_out_and_two_classes_compared(atlas: Path, tmp_path: Path) -> None:
+def test_weak_edges_are_left_out_and_classes_compared(atlas: Path, tmp_path: Path) -> None:
     sizes = []
-    for number, options in enumerate(([], ["--least", "0.9"], ["--compare", "eight"])):
+    two = ["--compare", "eight"]
+    for number, options in enumerate(([], ["--least", "0.9"], two, [*two, "--compare", "five"])):
         file = tmp_path / f"{number}.svg"
         call("view", atlas, "--class", "three", "--svg", file, *options)
         sizes.append(file.read_text(encoding="utf-8").count("<path"))
-    assert sizes[1] < sizes[0] < sizes[2]
+    assert sizes[1] < sizes[0] < sizes[2] < sizes[3]
+    said = (tmp_path / "3.svg").read_text(encoding="utf-8")
+    assert "three, eight and five" in said
+    assert "only in five" in said
 
 
 @pytest.mark.parametrize(
@@ -205,6 +216,11 @@ def test_weak_edges_are_left_out_and_two_classes_compared(atlas: Path, tmp_path:
     [
         (["--svg", "three.svg"], "add --class CLASS"),
         (["--compare", "eight"], "add --class CLASS"),
+        (["--class", "three", "--compare", "8", "--compare", "3"], "compared with itself"),
+        (
+            ["--class", "3", *(part for other in "1245" for part in ("--compare", other))],
+            "5 classes are too many for one picture",
+        ),
         (["--serve", "--json"], "--serve"),
         (["--class", "three", "--svg", "a.svg", "--least", "2"], "--least"),
         (["--port", "70000", "--serve"], "--port"),

@@ -1,22 +1,23 @@
 """Colours and sizes, the same in figures, widgets and pages.
 
 The colours are of the palette that people with any colour vision tell apart (Okabe and Ito, *Color
-Universal Design*, 2008); no meaning hangs on colour alone. `page/page.css` and `page/graph.js`
-repeat these values; a test holds them equal.
+Universal Design*, 2008), but for the violet, which is as far from the others; a test simulates each
+kind of colour vision. No meaning hangs on colour alone. `page/page.css` and `page/graph.js` repeat
+these values; a test holds them equal.
 """
 
 from __future__ import annotations
 
 from math import sqrt
 
-FIRST = "#0072B2"
-"""Blue: the class, or the first of two."""
-
-SECOND = "#D55E00"
-"""Vermilion: the second class of two."""
+CLASSES = ("#0072B2", "#D55E00", "#9440ED", "#CC79A7")
+"""Blue, vermilion, violet, reddish purple: the classes of a picture, the one asked for first."""
 
 SHARED = "#009E73"
-"""Bluish green: what two classes share; always with a double border."""
+"""Bluish green: what several classes share; always with a double border."""
+
+ADDED = "#6B7280"
+"""Grey: what is in the graph of no class of the picture; always with a dashed border."""
 
 EDGE = "#5B7B94"
 """Grey blue: an influence."""

@@ -19,7 +19,7 @@ from PIL import Image
 
 from summit_graph.explain.pictures import Pictures
 from summit_graph.view import appearance
-from summit_graph.view.scene import COLOUR, Owner, Scene, SceneEdge, SceneNeuron, flattened
+from summit_graph.view.scene import Scene, SceneEdge, SceneNeuron, flattened
 
 FADED = 0.12
 """How opaque is what is not looked at."""
@@ -153,8 +153,8 @@ def _node(neuron: SceneNeuron, pictures: Pictures | None) -> dict[str, Any]:
         "label": str(neuron.channel),
         "side": round(neuron.side, 2),
         "print": round(min(16.0, neuron.side * 0.82 / max(2, len(str(neuron.channel))) / 0.56), 1),
-        "colour": COLOUR[neuron.owner],
-        "border": _BORDER[neuron.owner],
+        "colour": neuron.colour,
+        "border": "double" if neuron.shared else "solid" if neuron.owners else "dashed",
     }
     picture = None if pictures is None else pictures.feature(neuron.name)
     if picture is not None:
@@ -163,20 +163,9 @@ def _node(neuron: SceneNeuron, pictures: Pictures | None) -> dict[str, Any]:
     return data
 
 
-_BORDER = {
-    Owner.FIRST: "solid",
-    Owner.SECOND: "solid",
-    Owner.SHARED: "double",
-    Owner.NEITHER: "dashed",
-}
-
-
 def _edge(number: int, edge: SceneEdge, drawn: Scene) -> dict[str, Any]:
     source, target = drawn.neurons[edge.source], drawn.neurons[edge.target]
     distances, weights = _bend(source, target)
-    colour = COLOUR[edge.owner]
-    if drawn.second is None and edge.owner is Owner.FIRST:
-        colour = appearance.EDGE
     return {
         "id": f"e{number}",
         "number": number,
@@ -185,7 +174,7 @@ def _edge(number: int, edge: SceneEdge, drawn: Scene) -> dict[str, Any]:
         "strength": edge.strength,
         "width": round(edge.width, 3),
         "opacity": round(edge.opacity, 3),
-        "colour": colour,
+        "colour": edge.colour if drawn.compared or not edge.owners else appearance.EDGE,
         "distances": distances,
         "weights": weights,
     }
@@ -240,7 +229,7 @@ def _base(drawn: Scene) -> Iterable[dict[str, Any]]:
             "text-halign": "center",
         },
     )
-    if drawn.second is not None:
+    if drawn.compared:
         yield _rule('node[border = "double"]', {"border-width": 7})
     yield _rule(
         "node[picture]",

@@ -4,8 +4,8 @@
    chosen one, which is described on top.
 2. The map has a point for each class, where the embedding of a layer puts it; the points move when
    another layer is picked, and a click chooses a class.
-3. The attribution graph of the chosen class, or of two, is an `AttributionWidget`; from a neuron's
-   details one goes on to other classes, and the sidebar and the map follow.
+3. The attribution graph of the chosen class, and of others beside it, is an `AttributionWidget`;
+   from a neuron's details one goes on to other classes, and the sidebar and the map follow.
 
 What an atlas does not have is said in its place.
 """
@@ -24,10 +24,11 @@ from ipywidgets import Layout
 
 from summit_graph.atlas.atlas import Atlas
 from summit_graph.atlas.interface import ClassPoint, ClassRecord, Graphs
-from summit_graph.errors import AtlasError, UnknownClass
+from summit_graph.errors import AtlasError, SummitGraphError, UnknownClass
 from summit_graph.explain.pictures import Pictures
 from summit_graph.view import appearance
 from summit_graph.view.canvas import close, height_class, height_rule
+from summit_graph.view.scene import MOST_CLASSES
 from summit_graph.view.widget import AttributionWidget, guarded, paragraph
 
 MOST_POINTS = 300
@@ -64,12 +65,12 @@ def explore(
 class Explorer(ipywidgets.VBox):  # type: ignore[misc]
     """The widget that `explore` makes.
 
-    Its traits can be read, set and observed: class_index, the class chosen; compare_index, the
-    class beside it or -1; layer, that of the map.
+    Its traits can be read, set and observed: class_index, the class chosen; compared, the indices
+    of up to three classes beside it; layer, that of the map.
     """
 
     class_index = traitlets.Int()
-    compare_index = traitlets.Int(_NONE)
+    compared = traitlets.Tuple()
     layer = traitlets.Unicode("")
 
     def __init__(
@@ -83,6 +84,7 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
         self._records = {record.index: record for record in graphs.classes}
         start = graphs.find(name) if name is not None else _start(graphs.classes)
         self._busy = False
+        self._beside: tuple[int, ...] = ()
         self._cosines: dict[int, float] = {}
         self._map: _Map | None = None
 
@@ -101,12 +103,22 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
         self._list = ipywidgets.Select(options=[], rows=11, layout=Layout(width="auto"))
         self._other = ipywidgets.Dropdown(
             description="Compare with",
-            options=[("no other class", _NONE), *self._by_name()],
+            options=[("choose…", _NONE), *self._by_name()],
             style={"description_width": "auto"},
             layout=Layout(width="auto"),
         )
+        self._away = [self._take_away(at) for at in range(MOST_CLASSES - 1)]
+        self._taken = ipywidgets.HBox(layout=Layout(flex_flow="row wrap"))
         sidebar = ipywidgets.VBox(
-            [self._card, self._other, self._search, self._sort, self._found, self._list],
+            [
+                self._card,
+                self._other,
+                self._taken,
+                self._search,
+                self._sort,
+                self._found,
+                self._list,
+            ],
             layout=Layout(flex="0 0 290px", max_width="100%"),
         )
         names = [layer.name for layer in graphs.layers]
@@ -142,13 +154,14 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
                 self.attribution,
             ]
         )
+        self._put_beside(())
         self.class_index = start.index
         self.layer = names[-1]
         traitlets.link((self, "layer"), (self._layers, "value"))
-        traitlets.link((self, "compare_index"), (self._other, "value"))
         self._watch(self, self._chosen, "class_index")
-        self._watch(self, self._compared, "compare_index")
+        self._watch(self, self._compare, "compared")
         self._watch(self, self._moved, "layer")
+        self._watch(self._other, self._add, "value")
         self._watch(self._search, self._fill, "value")
         self._watch(self._sort, self._fill, "value")
         self._watch(self._list, self._listed, "value")
@@ -170,6 +183,15 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
     def _watch(self, widget: Any, act: Callable[[Any], None], trait: str) -> None:
         widget.observe(guarded(act, self._trouble), trait)
 
+    @traitlets.validate("compared")
+    def _indices(self, proposal: Any) -> tuple[int, ...]:
+        """Refuses what is no index."""
+        if not all(isinstance(one, int) for one in proposal["value"]):
+            raise traitlets.TraitError(
+                f"compared is {proposal['value']!r}: it has to hold the indices of classes."
+            )
+        return tuple(proposal["value"])
+
     # What somebody does
 
     def _chosen(self, _: object = None) -> None:
@@ -180,10 +202,7 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
         except UnknownClass:
             self.class_index = self.attribution.class_index
             raise
-        if self.compare_index == record.index:
-            self._busy = True
-            self.compare_index = _NONE
-            self._busy = False
+        self._put_beside(index for index in self.compared if index != record.index)
         self._show()
         self._describe()
         if self._sort.value == _SIMILAR:
@@ -195,22 +214,69 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
         else:
             self._light()
 
-    def _compared(self, _: object = None) -> None:
+    def _compare(self, _: object = None) -> None:
+        """Other classes beside the chosen one; what cannot be shown is taken back."""
         if self._busy:
             return
         self._trouble.value = ""
-        if self.compare_index == self.class_index:
-            self.compare_index = _NONE
-            return
-        self._show()
+        wanted = tuple(index for index in self.compared if index != self.class_index)
+        before = self._beside
+        self._put_beside(wanted)
+        try:
+            self._show()
+        except SummitGraphError:
+            self._put_beside(before)
+            raise
         self._light()
 
-    def _show(self) -> None:
-        """The graph of the chosen class, or of two, unless it is there already."""
-        other = None if self.compare_index == _NONE else self.compare_index
+    def _put_beside(self, indices: Iterable[int]) -> None:
+        """Sets what is compared, and the sidebar's controls, without drawing anything."""
         self._busy = True
         try:
-            self.attribution.show(self.class_index, other)
+            self._beside = self.compared = tuple(indices)
+        finally:
+            self._busy = False
+        names = [self._records[index].name for index in self._beside if index in self._records]
+        for button, name in zip(self._away, names, strict=False):
+            button.description = f"✕ {_short(name)}"
+            button.tooltip = f"Take away ‘{name}’"
+        self._taken.children = self._away[: len(names)]
+        full = len(names) >= len(self._away)
+        self._other.disabled = full
+        self._other.description = "Four at most" if full else "Compare with"
+        self._other.tooltip = (
+            f"A picture shows at most {MOST_CLASSES} classes: take one away to add another."
+            if full
+            else "Puts another class into the graph"
+        )
+
+    def _add(self, _: object = None) -> None:
+        """One more class to compare with; the control is ready for the next one then."""
+        index = self._other.value
+        if index != _NONE:
+            self._other.value = _NONE
+            if index not in self.compared:
+                self.compared = (*self.compared, index)
+
+    def _take_away(self, at: int) -> Any:
+        """The button that takes away the class at a place of those compared, in its colour."""
+
+        def act(_: object = None) -> None:
+            self.compared = self.compared[:at] + self.compared[at + 1 :]
+
+        colour = appearance.CLASSES[1 + at]
+        button = ipywidgets.Button(
+            style={"button_color": "transparent"},
+            layout=Layout(width="auto", border=f"2px solid {colour}"),
+        )
+        button.on_click(guarded(act, self._trouble))
+        return button
+
+    def _show(self) -> None:
+        """The graph of the chosen class and of those beside it."""
+        self._busy = True
+        try:
+            self.attribution.show(self.class_index, self.compared)
         finally:
             self._busy = False
 
@@ -218,9 +284,7 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
         """From a neuron's details to another class."""
         if self._busy:
             return
-        self._busy = True
-        self.compare_index = _NONE
-        self._busy = False
+        self._put_beside(())
         neuron = self.attribution.neuron
         self.class_index = self.attribution.class_index
         self.attribution.choose(neuron)
@@ -363,14 +427,14 @@ class Explorer(ipywidgets.VBox):  # type: ignore[misc]
         self._pointed.value = ""
 
     def _light(self) -> None:
-        """What stands out in the map: the chosen class, the other one, the nearest."""
+        """What stands out in the map: the chosen class, those compared, the nearest."""
         if self._map is None:
             return
         try:
             near = self._graphs.similar(self.class_index, self.layer, _NEAREST)
         except AtlasError:
             near = ()
-        self._map.light(self.class_index, self.compare_index, [one.index for one in near])
+        self._map.light((self.class_index, *self.compared), [one.index for one in near])
         shown, all_classes = len(self._map.points), len(self._records)
         chosen = self._records[self.class_index].name
         said = []
@@ -439,8 +503,11 @@ class _Map:
             "animationDuration": 600,
         }
 
-    def light(self, chosen: int, other: int, near: Iterable[int]) -> None:
-        """The style sheet: what stands out, and which points have names."""
+    def light(self, shown: Sequence[int], near: Iterable[int]) -> None:
+        """The style sheet: what stands out, and which points have names.
+
+        shown: the classes of the graph, the chosen one first.
+        """
         standing = [index for index in near if index in self.places]
         sheet = [
             _rule(
@@ -465,13 +532,13 @@ class _Map:
         for index in standing:
             near_look = {"width": side, "height": side, "background-color": appearance.EDGE}
             sheet.append(_rule(f"node[number = {index}]", {**near_look, "z-index": 5}))
-        for index, colour in ((other, appearance.SECOND), (chosen, appearance.FIRST)):
+        for index, colour in zip(shown, appearance.CLASSES, strict=False):
             look = {"width": side + 3, "height": side + 3, "background-color": colour}
             named = {"min-zoomed-font-size": 0, "font-size": 12, "z-index": 9}
             sheet.append(_rule(f"node[number = {index}]", {**look, **named}))
         ring = {"underlay-color": appearance.CHOSEN, "underlay-opacity": 1, "underlay-padding": 4}
         ring["underlay-shape"] = "ellipse"
-        sheet.append(_rule(f"node[number = {chosen}]", {**ring, "font-weight": "bold"}))
+        sheet.append(_rule(f"node[number = {shown[0]}]", {**ring, "font-weight": "bold"}))
         absent = [index for index in self.points if index not in self.places]
         if absent:
             selector = ", ".join(f"node[number = {index}]" for index in absent)
@@ -546,7 +613,7 @@ def _card(record: ClassRecord, confusions: Sequence[str]) -> str:
         most = max(record.probability)
         bars = "".join(
             f"<span title='{at / 10:.1f} to {(at + 1) / 10:.1f}: {count:,} images' "
-            f"style='display:inline-block;width:9%;margin-right:1%;background:{appearance.FIRST};"
+            f"style='display:inline-block;width:9%;margin-right:1%;background:{appearance.CLASSES[0]};"
             f"height:{max(1, round(28 * count / most))}px'></span>"
             for at, count in enumerate(record.probability)
         )

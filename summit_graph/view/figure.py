@@ -4,14 +4,19 @@
 2. Rows go from the first layer at the bottom to the last on top, each with its name at the left. A
    neuron is a square with its feature visualisation, or a tile with its channel number; a curve
    between two is an influence.
-3. Nothing is set for other figures of the process, and no date is written: the same atlas gives the
-   same file.
+3. Letters that DejaVu Sans lacks are taken from fonts installed on the machine. If none has them, a
+   PNG and a PDF have boxes in their place, and a warning says so.
+4. Nothing is set for other figures of the process, and no date is written: the same atlas gives the
+   same file, but for letters from other fonts.
 """
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from unicodedata import category
@@ -23,7 +28,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PathCollection
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
+from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 from matplotlib.patches import FancyBboxPatch
 from matplotlib.path import Path as Curve
 from matplotlib.textpath import text_to_path
@@ -34,7 +39,14 @@ from summit_graph.atlas.interface import Graphs
 from summit_graph.errors import UsageError
 from summit_graph.explain.pictures import Pictures
 from summit_graph.view import appearance
-from summit_graph.view.scene import COLOUR, Owner, Scene, SceneNeuron, described, pictures_of, scene
+from summit_graph.view.scene import (
+    Scene,
+    SceneNeuron,
+    described,
+    joined,
+    pictures_of,
+    scene,
+)
 
 _POINTS = 0.6
 """Points of a pixel of the scene, where no width is asked for: the smallest print has 5.4 pt."""
@@ -53,9 +65,18 @@ _TEXT, _QUIET, _TILE, _ROW = "#1F2933", "#52606D", "#F1F4F7", "#E4E9EE"
 
 _CONTROL = {"Cc", "Cs", "Zl", "Zp"}
 
+_FONT = "DejaVu Sans"
+_MEANINGLESS = ("Last Resort", "LastResort", ".LastResort", "STIXNonUnicode")
+"""How the names of fonts begin whose glyphs do not show the letters."""
+
 
 class AttributionFigure(Figure):
-    """A matplotlib figure that notebooks show without pyplot."""
+    """A matplotlib figure that notebooks show without pyplot.
+
+    missing: letters of its texts that no installed font has, until it was warned of them.
+    """
+
+    missing = ""
 
     def _repr_png_(self) -> bytes:
         return figure_bytes(self, "png")
@@ -65,21 +86,22 @@ def attribution_figure(
     graphs: Graphs,
     name: str | int,
     *,
-    compare: str | int | None = None,
+    compare: str | int | Sequence[str | int] | None = None,
     pictures: Pictures | Atlas | str | Path | None = None,
     least: float = 0.0,
     width: float | None = None,
     title: bool = True,
 ) -> AttributionFigure:
-    """The attribution graph of a class as a figure, or of two classes in one picture.
+    """The attribution graph of a class as a figure, or of up to four classes in one picture.
 
-    graphs: an atlas or a `GraphDB`. name, compare: classes as `graphs.find` takes them. pictures:
-    the atlas, or the folder, that has the feature visualisations; None: `graphs`, if it is an
-    atlas. A neuron without one is a tile with its channel number. least: the weakest
-    influence shown, as a share of the strongest in the class's graph, 0 to 1. width: inches; None:
-    as wide as its neurons need. title: whether the class's name and size stand on top.
-    Raises: UnknownClass; AtlasError if the atlas is not ranked; UsageError if `least` is no share,
-    or the width is not above 0.
+    graphs: an atlas or a `GraphDB`. name, compare: a class, and one or more beside it, each as
+    `graphs.find` takes it. pictures: the atlas, or the folder, that has the feature visualisations;
+    None: `graphs`, if it is an atlas. A neuron without one is a tile with its channel number.
+    least: the weakest influence shown, as a share of the strongest in the class's graph, 0 to 1.
+    width: inches; None: as wide as its neurons need. title: whether the class's name and size stand
+    on top.
+    Raises: UnknownClass; AtlasError if the atlas is not ranked; UsageError if there are more than
+    four classes or one is there twice, if `least` is no share, or if the width is not above 0.
     """
     if not 0 <= least <= 1:
         raise UsageError(f"least is {least}: it has to be between 0 and 1.")
@@ -129,21 +151,23 @@ def scene_figure(
         drawing.text(-_BEHIND_LABELS, row.y, row.layer, _LABEL, _QUIET, ha="right", va="center")
     drawing.edges(shown)
     for neuron in shown.neurons:
-        drawing.neuron(neuron, pictures, compared=shown.second is not None)
+        drawing.neuron(neuron, pictures)
     y = shown.height + _ABOVE_LEGEND
-    for owner, text in legend:
-        drawing.legend(_MARGIN - left, y, owner, text)
+    for square, text in legend:
+        drawing.legend(_MARGIN - left, y, square, text)
         y += _SMALL * 1.6
     axes.set_xlim(0, whole)
     axes.set_ylim(height, 0)
     axes.set_aspect("auto")
+    figure.missing = "".join(sorted({x for text in axes.texts for x in _fonts(text.get_text())[1]}))
     return figure
 
 
 def save_figure(figure: Figure, path: str | Path, *, dpi: float = 200) -> Path:
     """Writes a figure; the ending of the path says as what: .svg, .png or .pdf.
 
-    dpi: dots per inch of a PNG. The text of SVG and PDF stays text.
+    dpi: dots per inch of a PNG. The text of SVG and PDF stays text. Warns once of letters that a
+    PNG or a PDF cannot show.
     Raises: UsageError for another ending; OSError if it cannot be written.
     """
     target = Path(path)
@@ -160,13 +184,23 @@ def figure_bytes(figure: Figure, kind: str, *, dpi: float = 144) -> bytes:
     }
     if kind not in without:
         raise UsageError(f"a figure cannot be written as {kind!r}: use .svg, .png or .pdf.")
+    if kind != "svg" and isinstance(figure, AttributionFigure) and figure.missing:
+        warnings.warn(
+            f"No installed font has the letters {figure.missing}: they are boxes in PNG and PDF. "
+            "Install a font that has them, or write SVG, where text stays text.",
+            stacklevel=2,
+        )
+        figure.missing = ""
     images = [image for axes in figure.axes for image in axes.images]
     target = BytesIO()
     for image in images:
         # Drawings take a picture as it is; pixels are made from it with care.
         image.set_interpolation("antialiased" if kind == "png" else "none")
-    with matplotlib.rc_context(
-        {"svg.fonttype": "none", "svg.hashsalt": "summit-graph", "pdf.fonttype": 42}
+    with (
+        matplotlib.rc_context(
+            {"svg.fonttype": "none", "svg.hashsalt": "summit-graph", "pdf.fonttype": 42}
+        ),
+        _quiet(),
     ):
         figure.savefig(target, format=kind, dpi=dpi, metadata=without[kind])
     return target.getvalue()
@@ -201,7 +235,7 @@ class _Drawing:
             ha=ha,
             va=va,
             weight=weight,
-            family="DejaVu Sans",
+            family=list(_fonts(text)[0]),
             parse_math=False,
             zorder=4,
         )
@@ -216,7 +250,7 @@ class _Drawing:
                     (source.x, source.y - source.side / 2), (target.x, target.y + target.side / 2)
                 )
             )
-            colour = appearance.EDGE if shown.second is None else COLOUR[edge.owner]
+            colour = edge.colour if shown.compared else appearance.EDGE
             colours.append(to_rgba(colour, edge.opacity))
             widths.append(edge.width * self.points)
         collection = PathCollection(
@@ -230,9 +264,9 @@ class _Drawing:
         vertices = [(self.left + x, self.top + y) for x, y in corners]
         return Curve(vertices, [Curve.MOVETO, Curve.CURVE4, Curve.CURVE4, Curve.CURVE4])
 
-    def neuron(self, neuron: SceneNeuron, pictures: Pictures | None, compared: bool) -> None:
+    def neuron(self, neuron: SceneNeuron, pictures: Pictures | None) -> None:
         picture = None if pictures is None else pictures.feature(neuron.name)
-        border = self._square(neuron.x, neuron.y, neuron.side, COLOUR[neuron.owner], 2.0, zorder=3)
+        border = self._square(neuron.x, neuron.y, neuron.side, neuron.colour, 2.0, zorder=3)
         if picture is None:
             border.set_facecolor(_TILE)
             # Tiles of small neurons hold three figures at full size, four a little smaller.
@@ -248,8 +282,8 @@ class _Drawing:
             border.set_facecolor("none")
             image.set_clip_path(border)
             self._tag(neuron.x, neuron.y + neuron.side / 2, str(neuron.channel))
-        if neuron.owner is Owner.SHARED:
-            self._square(neuron.x, neuron.y, neuron.side - 9, COLOUR[neuron.owner], 1.6, zorder=3)
+        if neuron.shared:
+            self._square(neuron.x, neuron.y, neuron.side - 9, neuron.colour, 1.6, zorder=3)
 
     def _square(
         self, x: float, y: float, side: float, colour: str, line: float, zorder: float
@@ -277,41 +311,39 @@ class _Drawing:
             color=_TEXT,
             ha="center",
             va="center_baseline",
-            family="DejaVu Sans",
+            family=_FONT,
             parse_math=False,
             zorder=4,
             bbox={"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": "none"},
         )
 
-    def legend(self, x: float, y: float, owner: Owner | None, text: str) -> None:
-        if owner is not None:
+    def legend(self, x: float, y: float, colour: str | None, text: str) -> None:
+        if colour is not None:
             middle = y - _SMALL * 0.35
-            self._square(x + 6, middle, 11, COLOUR[owner], 2.0, zorder=3)
-            if owner is Owner.SHARED:
-                self._square(x + 6, middle, 5, COLOUR[owner], 1.2, zorder=3)
+            self._square(x + 6, middle, 11, colour, 2.0, zorder=3)
+            if colour == appearance.SHARED:
+                self._square(x + 6, middle, 5, colour, 1.2, zorder=3)
             x += 18
         self.text(x, y, text, _SMALL, _QUIET, ha="left")
 
 
 def _heading(shown: Scene, width: float) -> list[tuple[str, float, str]]:
     """Lines of (text, size, colour)."""
-    names = [record.name for record in (shown.first, shown.second) if record is not None]
-    lines = [(line, _TITLE, _TEXT) for line in _wrapped(" and ".join(names), _TITLE, width)]
+    lines = [(line, _TITLE, _TEXT) for line in _wrapped(joined(shown.names), _TITLE, width)]
     said = _wrapped(described(shown), _NUMBER, width)
     return lines + [(line, _NUMBER, _QUIET) for line in said]
 
 
-def _legend(shown: Scene, width: float) -> list[tuple[Owner | None, str]]:
-    """Lines of what stands for what."""
-    lines: list[tuple[Owner | None, str]] = []
-    if shown.second is not None:
-        for owner, text in (
-            (Owner.FIRST, f"only in {shown.first.name}"),
-            (Owner.SECOND, f"only in {shown.second.name}"),
-            (Owner.SHARED, "in both"),
-        ):
+def _legend(shown: Scene, width: float) -> list[tuple[str | None, str]]:
+    """Lines of what stands for what: the colour of a square, and a text."""
+    lines: list[tuple[str | None, str]] = []
+    if shown.compared:
+        only = [f"only in {name}" for name in shown.names]
+        several = "in both" if len(only) == 2 else "in more than one"
+        colours = [*appearance.CLASSES[: len(only)], appearance.SHARED]
+        for colour, text in zip(colours, [*only, several], strict=True):
             wrapped = _wrapped(text, _SMALL, width - 18)
-            lines.append((owner, wrapped[0]))
+            lines.append((colour, wrapped[0]))
             lines.extend((None, "    " + line) for line in wrapped[1:])
     for text in (
         "Square: a neuron, larger the more images it is active in, with its channel number.",
@@ -339,6 +371,47 @@ def printable(text: str) -> str:
 def _width(text: str, size: float) -> float:
     """Pixels of a line of text."""
     text = printable(text)
-    font = FontProperties(family="DejaVu Sans", size=size)
-    wide, _, _ = text_to_path.get_text_width_height_descent(text, font, ismath=False)
+    font = FontProperties(family=list(_fonts(text)[0]), size=size)
+    with _quiet():
+        wide, _, _ = text_to_path.get_text_width_height_descent(text, font, ismath=False)
     return float(wide)
+
+
+def _fonts(text: str) -> tuple[tuple[str, ...], str]:
+    """The families that a text is set in, DejaVu Sans first, and the letters that none has."""
+    lacking = set(map(ord, printable(text))) - _letters(_FONT)
+    return _fallback("".join(map(chr, sorted(lacking)))) if lacking else ((_FONT,), "")
+
+
+@cache
+def _fallback(lacking: str) -> tuple[tuple[str, ...], str]:
+    """Families for letters that DejaVu Sans lacks, as `_fonts` gives them; reads many fonts."""
+    families, left = [_FONT], set(map(ord, lacking))
+    known = {entry.name for entry in fontManager.ttflist}
+    for family in sorted(known, key=lambda name: ("Sans" not in name, name)):
+        if not left:
+            break
+        if not family.startswith(_MEANINGLESS) and left & _letters(family):
+            families.append(family)
+            left -= _letters(family)
+    return tuple(families), "".join(map(chr, sorted(left)))
+
+
+@cache
+def _letters(family: str) -> frozenset[int]:
+    """The letters of a family, as code points; none if it cannot be used."""
+    try:
+        font = get_font(findfont(FontProperties(family=family), fallback_to_default=False))
+        font.set_size(10.0, 72.0)
+    except (OSError, RuntimeError, ValueError):
+        # Unreadable, gone since the list was made, or of pixels alone.
+        return frozenset()
+    return frozenset(font.get_charmap())
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps matplotlib from warning of each missing letter, each time; `figure_bytes` warns."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+ .*missing from", UserWarning)
+        yield

@@ -1,8 +1,8 @@
-"""What a picture of one class or of two shows: neurons with places and sizes, edges, rows, as data.
+"""What a picture of one class or of several shows: neurons with places and sizes, edges, rows.
 
-1. The neurons and edges of a class's attribution graph; of two classes, of either graph.
+1. The neurons and edges of a class's attribution graph; of several classes, of all their graphs.
 2. The **strength** of a neuron or an edge is its count over the largest count in its class's graph
-   (0 to 1); of two classes, the greater of the two. It sets size, width and opacity
+   (0 to 1); of several classes, the greatest. It sets size, width and opacity
    (`appearance`). An atlas that does not know how many images a class has can be drawn as well.
 3. `layout` gives every neuron its row and its place within; here slots become pixels, as close as
    the sizes of the neurons allow.
@@ -12,9 +12,8 @@ Figures and widgets draw the same scene. Lengths are pixels at full size, y grow
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -32,6 +31,9 @@ from summit_graph.explain.pictures import Pictures
 from summit_graph.view import appearance
 from summit_graph.view.layout import Edge, Place, layout
 
+MOST_CLASSES = 4
+"""Classes that one picture shows at most."""
+
 MOST_NEURONS = 300
 MOST_EDGES = 1000
 """What a picture on the screen shows at most; beyond, the strongest are shown first."""
@@ -41,24 +43,6 @@ _BETWEEN_ROWS = 52.0
 _LEAST_ROW = 84.0
 _SLOPE = 0.05
 _FLAT = 26.0
-
-
-class Owner(StrEnum):
-    """Whose a neuron or an edge is."""
-
-    FIRST = "first"
-    SECOND = "second"
-    SHARED = "shared"
-    NEITHER = "neither"
-    """Added by growing a neighbourhood: in no attribution graph."""
-
-
-COLOUR: Mapping[Owner, str] = {
-    Owner.FIRST: appearance.FIRST,
-    Owner.SECOND: appearance.SECOND,
-    Owner.SHARED: appearance.SHARED,
-    Owner.NEITHER: "#6B7280",
-}
 
 
 @dataclass(frozen=True)
@@ -75,21 +59,42 @@ class Counted:
 
 
 @dataclass(frozen=True)
-class SceneNeuron:
+class _Part:
+    """What neurons and edges of a picture have alike.
+
+    owners: places in `Scene.classes` of those whose attribution graph has it, in order; none for
+    what growing a neighbourhood added.
+    """
+
+    owners: tuple[int, ...]
+    counted: Counted
+
+    @property
+    def shared(self) -> bool:
+        """Whether several classes have it."""
+        return len(self.owners) > 1
+
+    @property
+    def colour(self) -> str:
+        """That of its class, or of what is shared, or of what was added."""
+        if not self.owners:
+            return appearance.ADDED
+        return appearance.SHARED if self.shared else appearance.CLASSES[self.owners[0]]
+
+
+@dataclass(frozen=True)
+class SceneNeuron(_Part):
     """A neuron in a picture.
 
-    number: its place in `Scene.neurons`. first, second: what it is to each class, None where its
-    attribution graph does not have it. x, y: its middle. side: of its square.
+    number: its place in `Scene.neurons`. records: what it is to each class of the scene, None where
+    its attribution graph does not have it. x, y: its middle. side: of its square.
     """
 
     number: int
     name: str
     layer: str
     channel: int
-    owner: Owner
-    first: NeuronRecord | None
-    second: NeuronRecord | None
-    counted: Counted
+    records: tuple[NeuronRecord | None, ...]
     x: float = 0.0
     y: float = 0.0
 
@@ -100,18 +105,15 @@ class SceneNeuron:
 
 
 @dataclass(frozen=True)
-class SceneEdge:
+class SceneEdge(_Part):
     """An influence in a picture, from the earlier layer to the later.
 
-    source, target: numbers of neurons. first, second: the edge in each class's graph, or None.
+    source, target: numbers of neurons. records: the edge in the graph of each class, or None.
     """
 
     source: int
     target: int
-    owner: Owner
-    first: EdgeRecord | None
-    second: EdgeRecord | None
-    counted: Counted
+    records: tuple[EdgeRecord | None, ...]
 
     @property
     def strength(self) -> float:
@@ -139,20 +141,29 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture of one class's attribution graph, or of two.
+    """A picture of one class's attribution graph, or of several.
 
-    neurons: the most important first. edges: those of the first class by count, then those of the
-    second alone. rows: the first layer's first.
+    classes: the one asked for first. neurons: the most important first. edges: those of the first
+    class by count, then those of the second that are new, and so on. rows: the first layer's first.
     width, height: of all neurons; the names of the layers stand to the left of x = 0.
     """
 
-    first: ClassRecord
-    second: ClassRecord | None
+    classes: tuple[ClassRecord, ...]
     neurons: tuple[SceneNeuron, ...]
     edges: tuple[SceneEdge, ...]
     rows: tuple[Row, ...]
     width: float
     height: float
+
+    @property
+    def compared(self) -> bool:
+        """Whether it shows several classes."""
+        return len(self.classes) > 1
+
+    @property
+    def names(self) -> list[str]:
+        """Those of its classes."""
+        return [record.name for record in self.classes]
 
     @property
     def crowded(self) -> bool:
@@ -187,19 +198,46 @@ def pictures_of(graphs: Graphs, pictures: Pictures | Atlas | str | Path | None) 
     return Pictures(graphs) if isinstance(graphs, Atlas) else None
 
 
-def scene(graphs: Graphs, name: str | int, compare: str | int | None = None) -> Scene:
-    """The scene of a class, or of two beside each other.
+def scene(
+    graphs: Graphs, name: str | int, compare: str | int | Sequence[str | int] | None = None
+) -> Scene:
+    """The scene of a class, or of several in one picture.
 
-    name, compare: as `Graphs.find` takes them. Raises: UnknownClass; AtlasError if the atlas is not
-    ranked; UsageError if both are the same class.
+    name, compare: a class, and one or more beside it, each as `Graphs.find` takes it. Raises:
+    UnknownClass; AtlasError if the atlas is not ranked; UsageError if they are more than
+    `MOST_CLASSES`, or one of them is there twice.
     """
-    first = graphs.attribution_graph(name)
+    records = classes_of(graphs, name, compare)
+    found = [graphs.attribution_graph(record.index) for record in records]
+    neurons, edges = _united(graphs, found)
+    bare = Scene(records, neurons, edges, (), 0.0, 0.0)
+    return _placed(bare, [layer.name for layer in graphs.layers])
+
+
+def classes_of(
+    graphs: Graphs, name: str | int, compare: str | int | Sequence[str | int] | None = None
+) -> tuple[ClassRecord, ...]:
+    """The classes that a picture is asked for, the first one first; `scene` says what is raised."""
     if compare is None:
-        return arranged(graphs, first, None, *_united(graphs, first, None))
-    second = graphs.attribution_graph(compare)
-    if second.record.index == first.record.index:
-        raise UsageError(f"{first.record.name!r} cannot be compared with itself: name two classes.")
-    return arranged(graphs, first, second, *_united(graphs, first, second))
+        others: Sequence[str | int] = ()
+    elif isinstance(compare, str) or not isinstance(compare, Sequence):
+        others = (compare,)
+    else:
+        others = compare
+    if len(others) >= MOST_CLASSES:
+        raise UsageError(
+            f"{1 + len(others)} classes are too many for one picture: compare a class with at most "
+            f"{MOST_CLASSES - 1} others."
+        )
+    records: list[ClassRecord] = []
+    for one in (name, *others):
+        record = graphs.find(one)
+        if any(record.index == other.index for other in records):
+            raise UsageError(
+                f"{record.name!r} cannot be compared with itself: name each class once."
+            )
+        records.append(record)
+    return tuple(records)
 
 
 def strongest(drawn: Scene, neurons: int = MOST_NEURONS, edges: int = MOST_EDGES) -> Scene:
@@ -223,14 +261,13 @@ def grown(drawn: Scene, neurons: Sequence[NeuronRecord], edges: Sequence[EdgeRec
             counted = Counted(min(record.count, largest), largest)
             more.append(
                 SceneNeuron(
-                    len(more),
-                    record.name,
-                    record.layer,
-                    record.channel,
-                    Owner.NEITHER,
-                    record,
-                    None,
-                    counted,
+                    owners=(),
+                    counted=counted,
+                    number=len(more),
+                    name=record.name,
+                    layer=record.layer,
+                    channel=record.channel,
+                    records=(record,),
                 )
             )
     seen = {(edge.source, edge.target) for edge in drawn.edges}
@@ -243,7 +280,7 @@ def grown(drawn: Scene, neurons: Sequence[NeuronRecord], edges: Sequence[EdgeRec
         if ends not in seen:
             seen.add(ends)
             counted = Counted(edge.count, strongest_edge)
-            all_edges.append(SceneEdge(*ends, Owner.NEITHER, edge, None, counted))
+            all_edges.append(SceneEdge((), counted, *ends, (edge,)))
     return _placed(
         replace(drawn, neurons=tuple(more), edges=tuple(all_edges)),
         [row.layer for row in drawn.rows],
@@ -273,10 +310,10 @@ def described(drawn: Scene) -> str:
     """A sentence of how much a scene shows."""
     neurons = _number(len(drawn.neurons), "neuron")
     edges = _number(len(drawn.edges), "influence")
-    if drawn.second is not None:
-        shared = sum(neuron.owner is Owner.SHARED for neuron in drawn.neurons)
+    if drawn.compared:
+        shared = sum(neuron.shared for neuron in drawn.neurons)
         return f"{neurons}, {shared:,} of them shared, and {edges}."
-    images = drawn.first.images
+    images = drawn.classes[0].images
     counted = "" if images is None else f", counted over {_number(images, 'image')}"
     return f"{neurons} and {edges}{counted}."
 
@@ -285,92 +322,83 @@ def _number(count: int, what: str) -> str:
     return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
-def arranged(
-    graphs: Graphs,
-    first: AttributionGraph,
-    second: AttributionGraph | None,
-    neurons: tuple[SceneNeuron, ...],
-    edges: tuple[SceneEdge, ...],
-) -> Scene:
-    """A scene of neurons and edges, placed. graphs: gives the rows, one for each chosen layer."""
-    record = None if second is None else second.record
-    bare = Scene(first.record, record, neurons, edges, (), 0.0, 0.0)
-    return _placed(bare, [layer.name for layer in graphs.layers])
+def joined(texts: Sequence[str]) -> str:
+    """Texts in a row: "a", "a and b", "a, b and c"."""
+    *most, last = texts
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def _united(
-    graphs: Graphs, first: AttributionGraph, second: AttributionGraph | None
+    graphs: Graphs, found: Sequence[AttributionGraph]
 ) -> tuple[tuple[SceneNeuron, ...], tuple[SceneEdge, ...]]:
-    """The neurons and edges of one graph or two, each once."""
+    """The neurons and edges of some graphs, each once."""
     row = {layer.name: at for at, layer in enumerate(graphs.layers)}
-    mine = {neuron.name: neuron for neuron in first.neurons}
-    theirs = {neuron.name: neuron for neuron in second.neurons} if second else {}
-    most = [max((one.count for one in side.values()), default=0) for side in (mine, theirs)]
-    names = list(mine) + [name for name in theirs if name not in mine]
-    if second is not None:
+    neurons_of = [{neuron.name: neuron for neuron in graph.neurons} for graph in found]
+    names = list(dict.fromkeys(name for side in neurons_of for name in side))
+    if len(found) > 1:
 
         def importance(name: str) -> tuple[float, int, int]:
-            have = [side[name] for side in (mine, theirs) if name in side]
+            have = [side[name] for side in neurons_of if name in side]
             return -sum(one.pagerank for one in have), row[have[0].layer], have[0].channel
 
         names.sort(key=importance)
+    most = [_largest(side.values()) for side in neurons_of]
     neurons: list[SceneNeuron] = []
     for name in names:
-        here, there = mine.get(name), theirs.get(name)
-        known = here or there
-        assert known is not None
+        known = tuple(side.get(name) for side in neurons_of)
+        owners = _owners(known)
+        record = neurons_of[owners[0]][name]
         neurons.append(
             SceneNeuron(
+                owners=owners,
+                counted=_greatest(known, most),
                 number=len(neurons),
                 name=name,
-                layer=known.layer,
-                channel=known.channel,
-                owner=_owner(here, there),
-                first=here,
-                second=there,
-                counted=_greater(here, there, most),
+                layer=record.layer,
+                channel=record.channel,
+                records=known,
             )
         )
     number = {neuron.name: neuron.number for neuron in neurons}
-    ours = {(edge.source, edge.target): edge for edge in first.edges}
-    others = {(edge.source, edge.target): edge for edge in second.edges} if second else {}
-    top = [max((one.count for one in side.values()), default=0) for side in (ours, others)]
-    edges = []
-    for ends in [*ours, *(ends for ends in others if ends not in ours)]:
-        left, right = ours.get(ends), others.get(ends)
+    edges_of = [{(edge.source, edge.target): edge for edge in graph.edges} for graph in found]
+    top = [_largest(side.values()) for side in edges_of]
+    edges: list[SceneEdge] = []
+    for ends in dict.fromkeys(ends for side in edges_of for ends in side):
+        each = tuple(side.get(ends) for side in edges_of)
         edges.append(
             SceneEdge(
+                owners=_owners(each),
+                counted=_greatest(each, top),
                 source=number[ends[0]],
                 target=number[ends[1]],
-                owner=_owner(left, right),
-                first=left,
-                second=right,
-                counted=_greater(left, right, top),
+                records=each,
             )
         )
     return tuple(neurons), tuple(edges)
 
 
-def _owner(first: object, second: object) -> Owner:
-    if first is not None and second is not None:
-        return Owner.SHARED
-    return Owner.FIRST if first is not None else Owner.SECOND
+def _largest(records: Iterable[NeuronRecord | EdgeRecord]) -> int:
+    return max((record.count for record in records), default=0)
 
 
-def _greater(
-    first: NeuronRecord | EdgeRecord | None,
-    second: NeuronRecord | EdgeRecord | None,
-    largest: Sequence[int],
+def _owners(records: Sequence[object]) -> tuple[int, ...]:
+    return tuple(at for at, record in enumerate(records) if record is not None)
+
+
+def _greatest(
+    records: Sequence[NeuronRecord | EdgeRecord | None], largest: Sequence[int]
 ) -> Counted:
-    """The count that is more of its own graph's largest."""
-    both = [
-        Counted(one.count, most) for one, most in zip((first, second), largest, strict=True) if one
+    """The count that is most of its own graph's largest."""
+    counted = [
+        Counted(record.count, most)
+        for record, most in zip(records, largest, strict=True)
+        if record is not None
     ]
-    return max(both, key=lambda counted: counted.strength)
+    return max(counted, key=lambda one: one.strength)
 
 
 def _weight(edge: SceneEdge) -> int:
-    return sum(record.count for record in (edge.first, edge.second) if record is not None)
+    return sum(record.count for record in edge.records if record is not None)
 
 
 def _placed(drawn: Scene, layers: Sequence[str]) -> Scene:

@@ -1,4 +1,4 @@
-"""The attribution graph of a class, or of two, as a notebook widget.
+"""The attribution graph of a class, or of several, as a notebook widget.
 
 1. `scene` says what is shown and where, `canvas` draws it with ipycytoscape.
 2. What somebody does (a click, a slider, a button) comes to Python, which changes the style sheet
@@ -30,6 +30,7 @@ from summit_graph.atlas.interface import (
 )
 from summit_graph.errors import SummitGraphError, UnknownNeuron
 from summit_graph.explain.pictures import Pictures
+from summit_graph.view import appearance
 from summit_graph.view.canvas import (
     Emphasis,
     canvas,
@@ -43,15 +44,14 @@ from summit_graph.view.canvas import (
 )
 from summit_graph.view.figure import figure_bytes, scene_figure
 from summit_graph.view.scene import (
-    COLOUR,
     MOST_EDGES,
     MOST_NEURONS,
-    Owner,
     Scene,
     SceneEdge,
     SceneNeuron,
     described,
     grown,
+    joined,
     pictures_of,
     scene,
     strongest,
@@ -72,16 +72,17 @@ def attribution_widget(
     name: str | int,
     *,
     pictures: Pictures | Atlas | str | Path | None = None,
-    compare: str | int | None = None,
+    compare: str | int | Sequence[str | int] | None = None,
     height: int | None = None,
 ) -> AttributionWidget:
-    """The attribution graph of a class as a widget, or of two classes in one picture.
+    """The attribution graph of a class as a widget, or of up to four classes in one picture.
 
-    graphs: an atlas or a `GraphDB`. name, compare: classes as `graphs.find` takes them. pictures:
-    the atlas, or the folder, that has the feature visualisations and dataset examples; None:
-    `graphs`, if it is an atlas. height: pixels of the graph; None:
-    by its rows.
-    Raises: UnknownClass; AtlasError if the atlas is not ranked; UsageError if both classes are one.
+    graphs: an atlas or a `GraphDB`. name, compare: a class, and one or more beside it, each as
+    `graphs.find` takes it. pictures: the atlas, or the folder, that has the feature visualisations
+    and dataset examples; None: `graphs`, if it is an atlas. height: pixels of the graph; None: by
+    its rows.
+    Raises: UnknownClass; AtlasError if the atlas is not ranked; UsageError if there are more than
+    four classes, or one of them is there twice.
     """
     return AttributionWidget(graphs, name, pictures=pictures, compare=compare, height=height)
 
@@ -103,7 +104,7 @@ class AttributionWidget(ipywidgets.VBox):  # type: ignore[misc]
         name: str | int,
         *,
         pictures: Pictures | Atlas | str | Path | None = None,
-        compare: str | int | None = None,
+        compare: str | int | Sequence[str | int] | None = None,
         height: int | None = None,
     ) -> None:
         self._graphs = graphs
@@ -179,11 +180,11 @@ class AttributionWidget(ipywidgets.VBox):  # type: ignore[misc]
         self._open(self._whole)
 
     def __repr__(self) -> str:
-        names = [one.name for one in (self._whole.first, self._whole.second) if one is not None]
-        return f"AttributionWidget({', '.join(map(repr, names))}: {described(self._whole)[:-1]})"
+        names = ", ".join(map(repr, self._whole.names))
+        return f"AttributionWidget({names}: {described(self._whole)[:-1]})"
 
-    def show(self, name: str | int, compare: str | int | None = None) -> None:
-        """Shows another class, or two. Raises: as `attribution_widget` does."""
+    def show(self, name: str | int, compare: str | int | Sequence[str | int] | None = None) -> None:
+        """Shows another class, or several. Raises: as `attribution_widget` does."""
         self._open(scene(self._graphs, name, compare))
 
     def choose(self, neuron: str) -> None:
@@ -206,9 +207,9 @@ class AttributionWidget(ipywidgets.VBox):  # type: ignore[misc]
         self._whole = whole
         self._hidden.clear()
         self._focus.value = False
-        self._grow.disabled = whole.second is not None
-        self._grow.value = self._grow.value and whole.second is None
-        self.set_trait("class_index", whole.first.index)
+        self._grow.disabled = whole.compared
+        self._grow.value = self._grow.value and not whole.compared
+        self.set_trait("class_index", whole.classes[0].index)
         if whole.crowded:
             self._offer_strongest()
         else:
@@ -289,16 +290,18 @@ class AttributionWidget(ipywidgets.VBox):  # type: ignore[misc]
         self._describe()
 
     def _title(self, drawn: Scene) -> str:
-        names = [_coloured(drawn.first.name, Owner.FIRST if drawn.second else None)]
-        if drawn.second is not None:
-            names.append(_coloured(drawn.second.name, Owner.SECOND))
-        legend = (
-            "" if drawn.second is None else f" In both: {_coloured('double frame', Owner.SHARED)}."
-        )
+        names = [
+            _coloured(name, colour) if drawn.compared else escape(name)
+            for name, colour in zip(drawn.names, appearance.CLASSES, strict=False)
+        ]
+        legend = ""
+        if drawn.compared:
+            where = "both" if len(names) == 2 else "more than one"
+            legend = f" In {where}: {_coloured('double frame', appearance.SHARED)}."
         tiles = f" {escape(self._missing(drawn))}"
         return (
             "<h3 style='margin:4px 0 0;line-height:1.3;overflow-wrap:anywhere'>"
-            f"{' and '.join(names)}</h3>"
+            f"{joined(names)}</h3>"
             f"<p style='margin:0;line-height:1.4'>{escape(described(drawn))}{legend}{tiles} "
             "Squares are neurons, larger the more images they are active in; lines are influences, "
             "from the first layer at the bottom to the last on top.</p>"
@@ -404,7 +407,7 @@ class AttributionWidget(ipywidgets.VBox):  # type: ignore[misc]
         self._hidden.clear()
         self._focus.value = False
         self.least = 0.0
-        if any(neuron.owner is Owner.NEITHER for neuron in self._drawn.neurons):
+        if any(not neuron.owners for neuron in self._drawn.neurons):
             self._draw(strongest(self._whole) if self._whole.crowded else self._whole)
         else:
             self._restyle()
@@ -416,8 +419,7 @@ class AttributionWidget(ipywidgets.VBox):  # type: ignore[misc]
     def _save_picture(self, _: object = None) -> None:
         hidden = [self._number[name] for name in self._hidden if name in self._number]
         figure = scene_figure(self._drawn.without(hidden, self.least), pictures=self._pictures)
-        names = [one.name for one in (self._drawn.first, self._drawn.second) if one is not None]
-        stem = " and ".join(names)
+        stem = joined(self._drawn.names)
         # Widgets made anew, for the server lets only new ones be of any size.
         self._links.children = [
             ipywidgets.HTML(
@@ -437,7 +439,7 @@ class AttributionWidget(ipywidgets.VBox):  # type: ignore[misc]
 
     def _grow_from(self, name: str) -> None:
         """Adds the strongest neighbours of a neuron, asked of the atlas or of Neo4j."""
-        record = self._whole.first
+        record = self._whole.classes[0]
         found = self._graphs.neighbours(name, record.index, _GROWTH)
         edges = [*found.sources, *found.targets]
         new = {end for edge in edges for end in (edge.source, edge.target)} - set(self._number)
@@ -462,7 +464,7 @@ class AttributionWidget(ipywidgets.VBox):  # type: ignore[misc]
         """In how many images of the class the neurons of some layers are active."""
         counts = {}
         for name in sorted(layers):
-            table = self._graphs.activations(self._whole.first.index, name)
+            table = self._graphs.activations(self._whole.classes[0].index, name)
             columns = (table.column(column).to_pylist() for column in ("channel", "count"))
             for channel, count in zip(*columns, strict=True):
                 counts[name, channel] = count
@@ -498,7 +500,7 @@ class AttributionWidget(ipywidgets.VBox):  # type: ignore[misc]
 
     def _others(self, view: NeuronView) -> list[tuple[int, str, int | None]]:
         """Other classes whose attribution graph has a neuron: index, name, rank."""
-        shown = {one.index for one in (self._drawn.first, self._drawn.second) if one is not None}
+        shown = {one.index for one in self._drawn.classes}
         return [
             (one.index, one.name, one.rank)
             for one in view.classes
@@ -599,15 +601,13 @@ def _paths(
 
 def _facts(drawn: Scene, neuron: SceneNeuron) -> list[str]:
     """What a neuron is to each class of the picture."""
-    if neuron.owner is Owner.NEITHER:
-        assert neuron.first is not None
-        count = _counted(neuron.first.count, neuron.first.share)
-        return [f"Not in the attribution graph. Active in {count}."]
+    if not neuron.owners:
+        (added,) = neuron.records
+        assert added is not None
+        return [f"Not in the attribution graph. Active in {_counted(added.count, added.share)}."]
     facts = []
-    for record, known in ((drawn.first, neuron.first), (drawn.second, neuron.second)):
-        if record is None:
-            continue
-        prefix = "" if drawn.second is None else f"{record.name}: "
+    for record, known in zip(drawn.classes, neuron.records, strict=True):
+        prefix = f"{record.name}: " if drawn.compared else ""
         if known is None:
             facts.append(f"{prefix}not in its attribution graph")
         else:
@@ -628,16 +628,15 @@ def _one_line(drawn: Scene, neuron: SceneNeuron) -> str:
 
 
 def _counts(edge: SceneEdge) -> str:
-    counts = [record.count for record in (edge.first, edge.second) if record is not None]
-    return " and ".join(f"{count:,}" for count in counts)
+    return joined([f"{record.count:,}" for record in edge.records if record is not None])
 
 
 def _edge_line(drawn: Scene, edge: SceneEdge) -> str:
     source, target = drawn.neurons[edge.source], drawn.neurons[edge.target]
     said = []
-    for record, known in ((drawn.first, edge.first), (drawn.second, edge.second)):
-        if record is not None and known is not None:
-            prefix = "" if drawn.second is None else f"{record.name}: "
+    for record, known in zip(drawn.classes, edge.records, strict=True):
+        if known is not None:
+            prefix = f"{record.name}: " if drawn.compared else ""
             said.append(f"{prefix}in {_counted(known.count, known.share)}")
     return f"{source.name} → {target.name}: {'; '.join(said)}"
 
@@ -658,10 +657,8 @@ def _captioned(caption: str, pictures: Sequence[tuple[bytes, str, int]]) -> str:
     return f"{paragraph(caption)}<div style='line-height:0'>{images}</div>"
 
 
-def _coloured(name: str, owner: Owner | None) -> str:
-    if owner is None:
-        return escape(name)
-    return f"<span style='border-bottom:3px solid {COLOUR[owner]}'>{escape(name)}</span>"
+def _coloured(name: str, colour: str) -> str:
+    return f"<span style='border-bottom:3px solid {colour}'>{escape(name)}</span>"
 
 
 def _file_name(name: str) -> str:

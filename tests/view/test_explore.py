@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from traitlets import TraitError
 from view import made
 from view.test_widget import HARMLESS, click, nodes, trouble
 
@@ -56,10 +57,9 @@ def colours(explorer: Explorer) -> dict[int, str]:
     (canvas,) = explorer._stage.children
     found = {}
     for rule in canvas.cytoscape_style:
-        at = re.fullmatch(r"node\[number = (-?\d+)\]", rule["selector"])
+        at = re.fullmatch(r"node\[number = (\d+)\]", rule["selector"])
         if at and "background-color" in rule["style"]:
             found[int(at[1])] = rule["style"]["background-color"]
-    found.pop(-1, None)
     return found
 
 
@@ -75,7 +75,7 @@ def shows(explorer: Explorer, atlas: Atlas, index: int) -> bool:
         explorer.class_index == index
         and record.name in unescape(explorer._card.value)
         and set(nodes(explorer.attribution)) == graph
-        and colours(explorer)[index] == appearance.FIRST
+        and colours(explorer)[index] == appearance.CLASSES[0]
         and explorer._list.value in (index, None)
     )
 
@@ -123,20 +123,101 @@ def test_a_class_that_is_not_there(digits: Explorer, atlas: Atlas) -> None:
     assert not trouble(digits)
 
 
+def taken(explorer: Explorer) -> list[str]:
+    """What the buttons that take a class away say."""
+    return [button.description for button in explorer._taken.children]
+
+
 def test_comparing(digits: Explorer, atlas: Atlas) -> None:
+    assert digits.compared == ()
+    assert taken(digits) == []
     digits._other.value = 8
+    assert digits.compared == (8,)
     compared = atlas.compare(3, 8)
     drawn = nodes(digits.attribution)
     assert len(drawn) == sum(map(len, (compared.shared, compared.only_first, compared.only_second)))
-    assert (colours(digits)[3], colours(digits)[8]) == (appearance.FIRST, appearance.SECOND)
+    assert (colours(digits)[3], colours(digits)[8]) == appearance.CLASSES[:2]
     digits._list.value = 5
-    assert digits.attribution._drawn.second == atlas.find(8)
+    assert digits.attribution._drawn.names == ["five", "eight"]
     digits._list.value = 8
-    assert digits.compare_index == -1
+    assert digits.compared == ()
+    assert taken(digits) == []
     assert shows(digits, atlas, 8)
-    digits.compare_index = 8
-    assert digits.compare_index == -1
+    digits.compared = (8,)
+    assert digits.compared == ()
     assert shows(digits, atlas, 8)
+    assert not trouble(digits)
+
+
+def test_classes_are_added_and_taken_away(digits: Explorer) -> None:
+    for index in (8, 5, 1):
+        assert not digits._other.disabled
+        digits._other.value = index
+        assert digits._other.value == -1
+    assert digits.compared == (8, 5, 1)
+    assert digits.attribution._drawn.names == ["three", "eight", "five", "one"]
+    lit = colours(digits)
+    assert [lit[index] for index in (3, 8, 5, 1)] == list(appearance.CLASSES)
+    assert taken(digits) == ["✕ eight", "✕ five", "✕ one"]
+    for button, colour in zip(digits._taken.children, appearance.CLASSES[1:], strict=True):
+        assert colour in button.layout.border_left
+    assert digits._other.disabled
+    assert digits._other.description == "Four at most"
+    assert "take one away" in digits._other.tooltip
+    assert digits._taken.children[1].tooltip == "Take away ‘five’"
+    digits._taken.children[1].click()
+    assert digits.compared == (8, 1)
+    assert taken(digits) == ["✕ eight", "✕ one"]
+    assert digits._taken.children[1].tooltip == "Take away ‘one’"
+    assert digits.attribution._drawn.names == ["three", "eight", "one"]
+    assert colours(digits)[1] == appearance.CLASSES[2]
+    assert not digits._other.disabled
+    assert digits._other.description == "Compare with"
+    digits._other.value = 1
+    assert digits.compared == (8, 1)
+    digits._list.value = 8
+    assert digits.compared == (1,)
+    assert digits.attribution._drawn.names == ["eight", "one"]
+    assert taken(digits) == ["✕ one"]
+    digits._taken.children[0].click()
+    assert digits.compared == ()
+    assert not trouble(digits)
+
+
+@pytest.mark.parametrize(
+    ("compared", "told"),
+    [
+        ((1, 2, 4, 5), "5 classes are too many for one picture"),
+        ((1, 1), "'one' cannot be compared with itself"),
+        ((1, 44), "no class has the index 44"),
+    ],
+)
+def test_what_cannot_be_compared(digits: Explorer, compared: tuple[int, ...], told: str) -> None:
+    digits.compared = (8,)
+    digits.compared = compared
+    assert told in trouble(digits)
+    assert digits.compared == (8,)
+    assert taken(digits) == ["✕ eight"]
+    assert digits.attribution._drawn.names == ["three", "eight"]
+    assert colours(digits)[8] == appearance.CLASSES[1]
+    digits.compared = [8, 5]
+    assert not trouble(digits)
+    assert digits.compared == (8, 5)
+    with pytest.raises(TraitError, match="indices of classes"):
+        digits.compared = ("eight",)
+
+
+def test_another_class_from_the_graph_stands_alone(digits: Explorer, atlas: Atlas) -> None:
+    digits.compared = (8, 5)
+    for name in nodes(digits.attribution):
+        click(digits.attribution, name)
+        if len(digits.attribution._elsewhere.options) > 1:
+            break
+    other = digits.attribution._elsewhere.options[1][1]
+    digits.attribution._elsewhere.value = other
+    assert digits.compared == ()
+    assert taken(digits) == []
+    assert shows(digits, atlas, other)
 
 
 # The sidebar ----------------------------------------------------------------------------------
@@ -277,6 +358,7 @@ def test_names_are_text(thousand_atlas: Path) -> None:
                 rest = HARMLESS.sub("", one.value)
                 assert "<" not in rest
                 assert ">" not in rest
+            explorer.compared = (1, *(other for other in (20, 21) if other != index))
             assert made.name(index) in unescape(explorer._card.value)
             assert made.name(index) in entry(explorer, index)
 
@@ -296,7 +378,7 @@ def test_a_partial_atlas(published_atlas: Path) -> None:
         record = atlas.find("white wolf")
         assert entry(explorer, record.index) == f"white wolf · {record.neurons} neurons"
         explorer.choose("tench")
-        explorer.compare_index = record.index
+        explorer.compared = (record.index,)
         compared = atlas.compare("tench", "white wolf")
         assert sum(
             one["border"] == "double" for one in nodes(explorer.attribution).values()

@@ -10,6 +10,7 @@ from view import made
 from view.jupyter import Jupyter, Visit
 
 from summit_graph import Atlas, Pictures
+from summit_graph.view import appearance
 
 pytestmark = pytest.mark.slow
 
@@ -178,3 +179,33 @@ def test_the_views_follow_each_other_in_jupyterlab(jupyter: Jupyter, thousand_at
         assert visit.page.title() != "owned"
         assert ours(visit) == []
         assert visit.foreign == []
+
+
+def test_classes_are_compared_in_jupyterlab(jupyter: Jupyter, pictured_atlas: Path) -> None:
+    name = jupyter.write("compare.ipynb", EXPLORE.format(atlas=str(pictured_atlas), name=3))
+    with Atlas.open(pictured_atlas) as atlas:
+        edges = [
+            {(edge.source, edge.target) for edge in atlas.attribution_graph(index).edges}
+            for index in (3, 8, 5, 9)
+        ]
+    with jupyter.lab(name, height=1400) as visit:
+        wait_drawn(visit, len(edges[0]), at=1)
+        more = visit.page.get_by_label("Compare with")
+        for at, other in enumerate(("eight", "five", "nine"), 1):
+            assert more.evaluate("list => list.selectedOptions[0].text") == "choose…"
+            more.select_option(other)
+            wait_drawn(visit, len(set.union(*edges[: at + 1])), at=1)
+            button = visit.page.get_by_role("button", name=f"✕ {other}")
+            button.wait_for()
+            border = button.evaluate("button => getComputedStyle(button).borderTopColor")
+            colour = appearance.CLASSES[at]
+            rgb = ", ".join(str(int(colour[from_ : from_ + 2], 16)) for from_ in (1, 3, 5))
+            assert border == f"rgb({rgb})"
+        full = visit.page.get_by_label("Four at most")
+        assert full.is_disabled()
+        visit.page.get_by_title("Take away ‘five’").click()
+        wait_drawn(visit, len(edges[0] | edges[1] | edges[3]), at=1)
+        visit.page.get_by_role("button", name="✕ five").wait_for(state="detached")
+        assert more.is_enabled()
+        assert more.evaluate("list => list.selectedOptions[0].text") == "choose…"
+        assert ours(visit) == []

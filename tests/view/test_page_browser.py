@@ -20,6 +20,7 @@ from view.visits import Open, Visit, visiting
 from summit_graph.atlas.atlas import Atlas
 from summit_graph.view import appearance
 from summit_graph.view.layout import Edge, layout
+from summit_graph.view.scene import scene
 from summit_graph.view.serving import CONTENT_SECURITY_POLICY, address, page_server
 
 if TYPE_CHECKING:
@@ -164,15 +165,15 @@ def test_the_layout_is_the_same_as_in_python(
 
 def test_colours_and_sizes_are_those_of_figures(demo: Visit, digits: Atlas) -> None:
     demo.show("#class=3")
-    names = ("first", "second", "shared", "edge", "chosen")
+    names = ("first", "second", "third", "fourth", "shared", "edge", "chosen")
     colours = demo.page.evaluate(
         "names => names.map(name => getComputedStyle(document.documentElement)"
         ".getPropertyValue(`--${name}`).trim())",
         list(names),
     )
     assert [colour.upper() for colour in colours] == [
-        getattr(appearance, name.upper()) for name in names
-    ]
+        *appearance.CLASSES, appearance.SHARED, appearance.EDGE, appearance.CHOSEN
+    ]  # fmt: skip
     graph = digits.attribution_graph(3)
     counts = {neuron.name: neuron.count for neuron in graph.neurons}
     sides = demo.each("#graph .node", "[one.dataset.neuron, one.querySelector('.frame').width."
@@ -195,7 +196,7 @@ def test_colours_and_sizes_are_those_of_figures(demo: Visit, digits: Atlas) -> N
         for edge in graph.edges
     }
     stroke = "getComputedStyle(one).stroke"
-    assert set(demo.each("#graph .node .frame", stroke)) == {rgb(appearance.FIRST)}
+    assert set(demo.each("#graph .node .frame", stroke)) == {rgb(appearance.CLASSES[0])}
     assert set(demo.each("#graph .edge", stroke)) == {rgb(appearance.EDGE)}
 
 
@@ -336,16 +337,16 @@ def test_two_classes_in_one_picture(demo: Visit, digits: Atlas, way: str) -> Non
     demo.settle()
     compared = digits.compare(8, 3)
     for kind, neurons in (
-        ("both", [shared.name for shared in compared.shared]),
+        ("shared", [shared.name for shared in compared.shared]),
         ("first", [neuron.name for neuron in compared.only_first]),
         ("second", [neuron.name for neuron in compared.only_second]),
     ):
         assert sorted(demo.neurons(f"#graph .node.of-{kind}")) == sorted(neurons)
     doubled = demo.each("#graph .node", "one.querySelector('.double') ? one.dataset.of : null")
-    assert doubled.count("both") == len(compared.shared)
-    assert set(doubled) == {"both", None}
+    assert doubled.count("shared") == len(compared.shared)
+    assert set(doubled) == {"shared", None}
     stroke = "getComputedStyle(one).stroke"
-    for kind, colour in (("both", appearance.SHARED), ("second", appearance.SECOND)):
+    for kind, colour in (("shared", appearance.SHARED), ("second", appearance.CLASSES[1])):
         assert set(demo.each(f"#graph .of-{kind} .frame", stroke)) == {rgb(colour)}
     assert f"share {len(compared.shared)} neurons" in demo.texts("#sentence")[0]
     legend = [text.strip() for text in demo.texts("#legend .entry")]
@@ -354,9 +355,76 @@ def test_two_classes_in_one_picture(demo: Visit, digits: Atlas, way: str) -> Non
     both = {(edge.source, edge.target) for graph in (first, second) for edge in graph.edges}
     assert set(demo.edges()) == both
     assert demo.link() == "#class=8&with=3"
-    demo.page.select_option("#with", "")
-    demo.settle()
+    demo.click("#compared [data-away='3']")
     assert len(demo.neurons()) == len(first.neurons)
+    assert demo.link() == "#class=8"
+
+
+def test_four_classes_in_one_picture(demo: Visit, digits: Atlas) -> None:
+    demo.show("#class=8")
+    demo.until("document.querySelector('#with').options.length > 9")
+    for wanted in ("three", "five", "zero"):
+        demo.page.select_option("#with", label=wanted)
+        demo.settle()
+    chosen = (8, 3, 5, 0)
+    assert demo.link() == "#class=8&with=3,5,0"
+    assert demo.texts("#class-title") == ["eight, three, five and zero"]
+    # No fifth: neither from the choice nor from the list.
+    assert demo.page.is_disabled("#with")
+    assert demo.page.is_disabled("#classes [data-class='1'] .with")
+    assert demo.page.is_enabled("#classes [data-class='5'] .with")
+    drawn = scene(digits, 8, [3, 5, 0])
+    expected = {
+        neuron.name: ("first", "second", "third", "fourth")[neuron.owners[0]]
+        if len(neuron.owners) == 1
+        else "shared"
+        for neuron in drawn.neurons
+    }
+    assert dict(demo.each("#graph .node", "[one.dataset.neuron, one.dataset.of]")) == expected
+    assert set(expected.values()) == {"first", "second", "third", "fourth", "shared"}
+    assert demo.neurons() == [neuron.name for neuron in drawn.neurons]
+    strengths = {
+        (drawn.neurons[edge.source].name, drawn.neurons[edge.target].name): edge.width
+        for edge in drawn.edges
+    }
+    widths = demo.each(
+        "#graph .edge",
+        "[one.dataset.source, one.dataset.target, Number(one.getAttribute('stroke-width'))]",
+    )
+    assert {(source, target): width for source, target, width in widths} == {
+        ends: pytest.approx(width, abs=0.006) for ends, width in strengths.items()
+    }
+    for kind, colour in zip(
+        ("first", "second", "third", "fourth"), appearance.CLASSES, strict=True
+    ):
+        for where in (f"#graph .of-{kind} .frame", f"#graph .edge.of-{kind}"):
+            assert set(demo.each(where, "getComputedStyle(one).stroke")) == {rgb(colour)}
+    graphs = [digits.attribution_graph(index) for index in chosen]
+    names = [{neuron.name for neuron in graph.neurons} for graph in graphs]
+    everywhere = set.intersection(*names)
+    (said,) = demo.texts("#sentence")
+    part = sum(kind == "shared" for kind in expected.values()) - len(everywhere)
+    assert f"share {len(everywhere)} neuron" in said
+    assert f", some of them {part} more;" in said
+    for name, kind in (("eight", "first"), ("zero", "fourth")):
+        own = list(expected.values()).count(kind)
+        assert f"{own} of “{name}” alone" in said.replace("are of", "of")
+    assert len(demo.texts("#neighbours .parting")) == 3
+    # A shared neuron says what it is to each of the classes that have it.
+    shared = max(drawn.neurons, key=lambda neuron: len(neuron.owners))
+    demo.page.hover(f"#graph [data-neuron='{shared.name}'] .tile")
+    demo.settle()
+    (pane,) = demo.texts("#neuron-pane .heading")
+    for place, record in enumerate(shared.records):
+        name = digits.find(chosen[place]).name
+        assert (f"{name}: rank" in pane) == (record is not None)
+        if record is not None:
+            assert f"{name}: rank {record.rank}, active in" in pane
+    demo.click("#compared [data-away='5']")
+    assert demo.link() == "#class=8&with=3,0"
+    # Who is chosen from among the compared is compared no more.
+    demo.click("#classes [data-class='0'] .choose")
+    assert demo.link() == "#class=0&with=3"
 
 
 # The embedding
@@ -663,7 +731,7 @@ def test_the_table_says_what_the_picture_shows(demo: Visit, digits: Atlas) -> No
     assert demo.state()["neuron"] == graph.neurons[1].name
 
 
-@pytest.mark.parametrize("state", ["#class=8", "#class=8&with=3&least=0.2"])
+@pytest.mark.parametrize("state", ["#class=8", "#class=8&with=3,5&least=0.2"])
 def test_the_picture_can_be_saved(demo: Visit, digits: Atlas, state: str) -> None:
     demo.show(state)
     neurons, edges = demo.neurons(), demo.edges()
@@ -692,7 +760,7 @@ def test_the_picture_can_be_saved(demo: Visit, digits: Atlas, state: str) -> Non
         colours = picture.convert("RGB").getcolors(1 << 24)
     assert colours is not None
     found = {colour for _, colour in colours}
-    assert tuple(int(appearance.FIRST[at : at + 2], 16) for at in (1, 3, 5)) in found
+    assert tuple(int(appearance.CLASSES[0][at : at + 2], 16) for at in (1, 3, 5)) in found
     assert len(found) > 40
 
 
@@ -716,7 +784,7 @@ def test_examples_can_be_hidden_before_a_screenshot(demo: Visit, digits: Atlas) 
 def test_a_view_can_be_sent_as_a_link(demo: Visit, visit: Open, demo_pages: Path) -> None:
     demo.show("#class=8")
     demo.click("#classes [data-class='3'] .with")
-    neuron = demo.neurons("#graph .node.of-both")[0]
+    neuron = demo.neurons("#graph .node.of-shared")[0]
     demo.click(f"[data-neuron='{neuron}'] .frame", force=True)
     demo.page.fill("#least", "0.2")
     demo.page.select_option("#layer", "conv2")
@@ -736,6 +804,7 @@ def test_a_view_can_be_sent_as_a_link(demo: Visit, visit: Open, demo_pages: Path
 @pytest.mark.parametrize(
     "state",
     ["#class=99999", "#class=x&least=nan&width=-4", "#neuron=none/1&with=77&layer=nothing",
+     "#class=3&with=3,x,5,5,77,4,1,2",
      "#%", "#class=3&neuron=%3Cimg%20src=x%3E&path=a,b"],
 )  # fmt: skip
 def test_a_broken_link_shows_something_all_the_same(demo: Visit, state: str) -> None:

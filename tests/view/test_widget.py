@@ -18,10 +18,10 @@ from view import made
 
 from summit_graph import Atlas, Pictures
 from summit_graph.errors import UnknownClass, UnknownNeuron, UsageError
+from summit_graph.view import appearance
 from summit_graph.view import scene as scenes
 from summit_graph.view import widget as widgets
 from summit_graph.view.canvas import FADED
-from summit_graph.view.scene import Owner
 from summit_graph.view.widget import AttributionWidget, attribution_widget
 
 HARMLESS = re.compile(r"</?(?:p|h3|h4|span|div|img|style|a)(?: [a-z-]+='[^'<>]*')*>")
@@ -167,11 +167,67 @@ def test_two_classes(atlas: Atlas) -> None:
     assert "three: not in its attribution graph" in widget._details.value
 
 
+def test_three_classes(atlas: Atlas) -> None:
+    names = ("three", "eight", "five")
+    widget = attribution_widget(atlas, "three", compare=("eight", "five"))
+    graphs = [atlas.attribution_graph(name) for name in names]
+    have = [{neuron.name for neuron in graph.neurons} for graph in graphs]
+    shown = nodes(widget)
+    assert set(shown) == set.union(*have)
+    for name, data in shown.items():
+        owners = [at for at, side in enumerate(have) if name in side]
+        alone = len(owners) == 1
+        assert data["border"] == ("solid" if alone else "double")
+        assert data["colour"] == (appearance.CLASSES[owners[0]] if alone else appearance.SHARED)
+    assert {data["colour"] for data in shown.values()} == {
+        *appearance.CLASSES[:3],
+        appearance.SHARED,
+    }
+    lines = {edge.data["colour"] for edge in graph_of(widget).graph.edges}
+    assert lines <= {*appearance.CLASSES[:3], appearance.SHARED}
+    assert shown_edges(widget) == {
+        (edge.source, edge.target) for graph in graphs for edge in graph.edges
+    }
+    heading = widget._heading.value
+    assert re.search(r">three</span>, <.*>eight</span> and <.*>five</span></h3>", heading)
+    for name, colour in zip(names, appearance.CLASSES, strict=False):
+        assert f"solid {colour}'>{name}</span>" in heading
+    assert "In more than one: " in heading
+    assert repr(widget).startswith("AttributionWidget('three', 'eight', 'five': ")
+    neuron = next(name for name in shown if name not in have[0] and name in have[2])
+    click(widget, neuron)
+    details = unescape(widget._details.value)
+    assert "three: not in its attribution graph" in details
+    rank = next(one.rank for one in graphs[2].neurons if one.name == neuron)
+    assert f"five: rank {rank} (PageRank" in details
+    assert not {3, 8, 5} & {index for _, index in widget._elsewhere.options}
+    number, edge = next(
+        (at, edge) for at, edge in enumerate(widget._drawn.edges) if len(edge.owners) > 1
+    )
+    _send(widget, "edge", "mouseover", {"number": number})
+    for at, (name, record) in enumerate(zip(names, edge.records, strict=True)):
+        said = record is not None and f"{name}: in {record.count} image"
+        assert (said or f"{name}: ") in widget._line.value or at not in edge.owners
+        assert (f"{name}: " in widget._line.value) == (at in edge.owners)
+    assert widget._grow.disabled
+    widget._save.click()
+    assert "download='three, eight and five.png'" in widget._links.children[0].value
+    widget.show("three", ["eight"])
+    assert "In both: " in widget._heading.value
+    widget.show("three", ())
+    assert not widget._grow.disabled
+    assert set(nodes(widget)) == have[0]
+
+
 def test_wrong_names_are_refused_before_anything_is_shown(atlas: Atlas) -> None:
     with pytest.raises(UnknownClass, match="no class fits 'thirteen'"):
         attribution_widget(atlas, "thirteen")
     with pytest.raises(UsageError, match="cannot be compared with itself"):
         attribution_widget(atlas, "three", compare="three")
+    widget = attribution_widget(atlas, "three")
+    with pytest.raises(UsageError, match="5 classes are too many"):
+        widget.show("three", ("one", "two", "four", "five"))
+    assert widget.class_index == 3
 
 
 def test_a_partial_atlas(published_atlas: Path) -> None:
@@ -333,11 +389,12 @@ def test_growing_asks_for_the_neighbours(atlas: Atlas, three: AttributionWidget)
         for row in atlas.activations("three").to_pylist()
     }
     known = {neuron.name for neuron in graph.neurons}
-    added = [neuron for neuron in three._drawn.neurons if neuron.owner is Owner.NEITHER]
+    added = [neuron for neuron in three._drawn.neurons if not neuron.owners]
     assert {neuron.name for neuron in added} == {end for ends in expected for end in ends} - known
     for neuron in added:
-        assert neuron.first is not None
-        assert neuron.first.count == counts.get(neuron.name, 0)
+        (record,) = neuron.records
+        assert record is not None
+        assert record.count == counts.get(neuron.name, 0)
         assert nodes(three)[neuron.name]["border"] == "dashed"
     again = added[0].name
     click(three, again)
@@ -408,7 +465,7 @@ def test_what_goes_wrong_is_said(atlas: Atlas, three: AttributionWidget) -> None
 def test_names_are_text(thousand_atlas: Path) -> None:
     with Atlas.open(thousand_atlas) as atlas:
         for index in (20, 21, 23, 26, 29, 41):
-            widget = attribution_widget(atlas, index, compare=1)
+            widget = attribution_widget(atlas, index, compare=(1, 25))
             click(widget, atlas.attribution_graph(index).neurons[0].name)
             _send(widget, "node", "mouseover", {"number": 0})
             if index == 20:

@@ -70,9 +70,9 @@
       el(
         "p",
         {},
-        state.with === null
+        !state.with.length
           ? "Point at a neuron to see what it reacts to; click it, then its neighbours, to follow a path."
-          : "Green, with a double border: neurons that both classes use.",
+          : `Green, with a double border: neurons that ${state.with.length > 1 ? "two classes or more" : "both classes"} use.`,
       ),
     ];
     const embedding = [
@@ -187,6 +187,8 @@
                 "data-compare": other,
                 title: `Compare with “${summit.nameOf(other)}”`,
                 "aria-label": `Compare with ${summit.nameOf(other)}`,
+                "aria-pressed": String(state.with.includes(other)),
+                disabled: summit.full(state) && !state.with.includes(other),
                 onclick: () => summit.compare(other),
               },
               summit.icon("compare"),
@@ -217,7 +219,7 @@
         el("p", { class: "quiet" }, why),
       );
     }
-    const compared = state.with !== null && summit.place(state.with) !== undefined;
+    const compared = state.with.length > 0;
     const rows = overview.layers
       .map((layer, place) => ({ layer: layer.name, near: similar.layers[place] || [] }))
       .reverse()
@@ -231,14 +233,20 @@
           { scope: "row", title: layer ?? "mean over the layers" },
           layer === null ? "overall" : summit.ending(layer, 13),
         ),
-        compared ? el("td", { class: "cosine" }, ...likeness(near, state.with)) : null,
+        compared
+          ? el(
+              "td",
+              { class: "cosine" },
+              ...state.with.map((other) => el("div", {}, ...likeness(state, near, other))),
+            )
+          : null,
         el(
           "td",
           {},
           ...near.slice(0, compared ? NEAREST - 1 : NEAREST).map(([other, cosine]) =>
             go(other, summit.nameOf(other), {
               title: `cosine ${cosine.toFixed(2)}`,
-              class: other === state.with ? "chip second" : "chip",
+              class: `chip ${summit.kindOf(state, other) ?? ""}`,
             }),
           ),
           near.length ? "" : el("span", { class: "quiet" }, "no active neuron"),
@@ -249,7 +257,7 @@
       "section",
       { id: "neighbours" },
       el("h3", {}, "Nearest classes, layer by layer"),
-      compared ? el("p", { id: "parting" }, parting(state, similar)) : null,
+      ...state.with.map((other) => el("p", { class: "parting" }, parting(state, similar, other))),
       el(
         "table",
         { class: compared ? "near compared" : "near" },
@@ -274,7 +282,7 @@
     return found ? found[1] : null;
   };
 
-  function likeness(near, other) {
+  function likeness(state, near, other) {
     const cosine = cosineOf(near, other);
     if (cosine === null)
       return [
@@ -289,7 +297,7 @@
       { class: "meter", width: 34, height: 8, "aria-hidden": "true" },
       summit.svg("rect", { class: "base", width: 34, height: 8, rx: 2 }),
       summit.svg("rect", {
-        class: "value",
+        class: `value ${summit.kindOf(state, other)}`,
         width: (34 * Math.max(cosine, 0)).toFixed(1),
         height: 8,
         rx: 2,
@@ -298,10 +306,10 @@
     return [bar, el("span", {}, cosine.toFixed(2))];
   }
 
-  /* In which layer two classes part: where their likeness falls most from a layer to the next. */
-  function parting(state, similar) {
-    const [one, other] = [summit.quoted(state.class), summit.quoted(state.with)];
-    const cosines = similar.layers.map((near) => cosineOf(near || [], state.with));
+  /* In which layer the chosen class and another part: where their likeness falls most from a layer to the next. */
+  function parting(state, similar, index) {
+    const [one, other] = [summit.quoted(state.class), summit.quoted(index)];
+    const cosines = similar.layers.map((near) => cosineOf(near || [], index));
     let at = null;
     let most = 0.05;
     for (let place = 1; place < cosines.length; place += 1) {

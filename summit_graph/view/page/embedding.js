@@ -134,13 +134,14 @@
     const wanted = summit.layerPlace(state.layer);
     if (wanted !== layerNow) toLayer(wanted);
     near = new Set(nearest().map(([index]) => index));
-    const now = new Set([...near, state.with, state.class]);
+    const now = new Set([...near, ...state.with, state.class]);
     for (const index of new Set([...marked, ...now])) {
       const point = points.get(index);
       if (!point) continue;
       const chosen = index === state.class;
       point.circle.classList.toggle("chosen", chosen);
-      point.circle.classList.toggle("second", index === state.with);
+      for (const kind of ["second", "third", "fourth"])
+        point.circle.classList.toggle(kind, summit.kindOf(state, index) === kind);
       point.circle.classList.toggle("near", near.has(index));
       point.circle.setAttribute("aria-selected", String(chosen));
     }
@@ -148,7 +149,7 @@
     const mine = points.get(state.class);
     enter(mine && mine.shown ? mine : [...points.values()].find((point) => point.shown));
     // What stands out is drawn last, above the rest.
-    for (const index of [...near, state.with, state.class]) {
+    for (const index of [...near, ...state.with, state.class]) {
       const point = points.get(index);
       if (point) dots.append(point.circle);
     }
@@ -268,7 +269,7 @@
       const top = Number(point.top);
       return point.shown && left > -5 && top > -5 && left < width + 5 && top < height + 5;
     });
-    const first = [hovered, state.class, state.with].map((index) => points.get(index));
+    const first = [hovered, state.class, ...state.with].map((index) => points.get(index));
     const close = inside.length <= CLOSE;
     const others = inside
       .filter((point) => close || near.has(point.index))
@@ -313,11 +314,7 @@
         const kind =
           point.index === state.class
             ? "chosen"
-            : point.index === state.with
-              ? "second"
-              : near.has(point.index)
-                ? "near"
-                : null;
+            : (summit.kindOf(state, point.index) ?? (near.has(point.index) ? "near" : null));
         found.push(
           svg(
             "text",

@@ -183,7 +183,7 @@
         "aria-label": spoken(neuron),
       },
       square(6, { class: "ring" }),
-      neuron.of === "both" ? square(4, { class: "double" }) : null,
+      neuron.of === "shared" ? square(4, { class: "double" }) : null,
       square(0, { class: "tile" }),
     );
     if (picturedAt) {
@@ -233,13 +233,13 @@
   }
 
   function spoken(neuron) {
-    const parts = neuron.records.flatMap((record, which) =>
-      record
-        ? [
-            `${summit.nameOf(which ? state.with : state.class)}: rank ${record.rank}, active in ${summit.amount(overview, which ? state.with : state.class, record.count)}`,
-          ]
-        : [],
-    );
+    const parts = neuron.records.flatMap((record, which) => {
+      if (!record) return [];
+      const index = picture.classes[which];
+      return [
+        `${summit.nameOf(index)}: rank ${record.rank}, active in ${summit.amount(overview, index, record.count)}`,
+      ];
+    });
     return `Neuron ${neuron.name}. ${parts.join(". ")}. ${neuron.sources.length} in, ${neuron.targets.length} out`;
   }
 
@@ -431,7 +431,7 @@
   function tipOf(neuron) {
     const said = neuron.records.flatMap((record, which) => {
       if (!record) return [];
-      const index = which ? state.with : state.class;
+      const index = picture.classes[which];
       return [`${summit.amount(overview, index, record.count)} of ${summit.quoted(index)}`];
     });
     return `${neuron.name}: active in ${said.join(", ")}`;

@@ -55,7 +55,7 @@
 
   /* kept: whether it is chosen, not only pointed at. */
   function showNeuron(state, neuron, kept) {
-    const record = neuron.records[0] || neuron.records[1];
+    const record = neuron.records.find(Boolean);
     summit.refill(
       pane,
       heading(neuron, state, kept),
@@ -101,11 +101,11 @@
     );
   }
 
-  /* What it is to the class, or to each of two. */
+  /* What it is to the class, or to each of several. */
   function lines(neuron, state) {
     return neuron.records.flatMap((record, which) => {
       if (!record) return [];
-      const index = which ? state.with : state.class;
+      const index = [state.class, ...state.with][which];
       const share = summit.shareOf(overview, index, record.count);
       const images = overview.classes.images[summit.place(index)];
       const active =
@@ -119,7 +119,7 @@
         el(
           "p",
           {},
-          el("b", { class: which ? "name-second" : "name-first" }, summit.nameOf(index)),
+          el("b", { class: `name-${summit.kindOf(state, index)}` }, summit.nameOf(index)),
           `: rank ${record.rank}, ${active}${votes}.`,
         ),
       ];
@@ -248,7 +248,7 @@
     return edge.counts
       .flatMap((count, which) => {
         if (count === null) return [];
-        const index = which ? state.with : state.class;
+        const index = [state.class, ...state.with][which];
         const share = summit.shareOf(overview, index, count);
         return [share === null ? number(count) : percent(share)];
       })
@@ -262,8 +262,7 @@
         "li",
         { hidden: at >= LISTED },
         summit.chip(index, summit.nameOf(index), {
-          class:
-            index === state.class ? "chip first" : index === state.with ? "chip second" : "chip",
+          class: `chip ${summit.kindOf(state, index) ?? ""}`,
           "aria-current": index === state.class ? "true" : null,
         }),
         el("span", { class: "quiet" }, ` rank ${rank}, ${summit.amount(overview, index, count)}`),
@@ -326,7 +325,7 @@
   summit.edgeWords = function (edge) {
     const said = edge.counts.flatMap((count, which) => {
       if (count === null) return [];
-      const index = which ? summit.state.with : summit.state.class;
+      const index = summit.shown.classes[which];
       return [`${summit.amount(overview, index, count)} of ${summit.quoted(index)}`];
     });
     return `${edge.source.name} drives ${edge.target.name} in ${said.join(" and ")}`;

@@ -7,14 +7,15 @@
  * For tests and for who is curious, `window.summit` offers:
  *
  *   summit.state              what is shown now, as in the address; read only
- *   summit.shown              {class, with, picture}: what the graph shows; picture as in picture.js
- *   summit.update(changes)    changes the state, for instance summit.update({ class: 3, least: 0.2 })
+ *   summit.shown              {classes, picture}: what the graph shows; picture as in picture.js
+ *   summit.update(changes)    changes the state, for instance summit.update({ class: 3, with: [7], least: 0.2 })
  *   summit.settled()          a promise that the views show the state and their pictures are there
  *   summit.layout(rows, edges)  the layout by itself, as in summit_graph/view/layout.py
  */
 (function () {
   const { el, percent, plural, number } = summit;
   const overview = summit.have("overview");
+  const MOST_COMPARED = 3; // classes beside the chosen one: with it, as many as there are colours
   const byId = (id) => document.getElementById(id);
   const places = new Map(); // class index -> place in overview.classes
   let latest = 0; // number of the latest draw; an earlier one that comes late is dropped
@@ -23,7 +24,7 @@
   let writing = null; // timer of an address still to be written
   let written = 0;
 
-  summit.shown = { class: null, with: null, picture: null };
+  summit.shown = { classes: [], data: [], picture: null };
   summit.place = (index) => places.get(index);
   summit.quoted = (index) => `“${summit.brief(summit.nameOf(index))}”`;
   summit.nameOf = (index) => overview.classes.name[places.get(index)] ?? `class ${index}`;
@@ -76,15 +77,23 @@
   }
 
   summit.choose = function (index) {
-    const changes = { class: index };
-    if (summit.state.with === index) changes.with = null;
+    const changes = { class: index, with: summit.state.with.filter((other) => other !== index) };
     // On a phone the list is a tab of its own: whoever chose wants to see what was chosen.
     if (narrow.matches && summit.state.view === "classes") changes.view = "graph";
     return summit.update({ ...changes, path: [] }, true);
   };
 
-  summit.compare = (index) =>
-    summit.update({ with: index === summit.state.class ? null : index }, true);
+  /* Whether no more classes can be compared. */
+  summit.full = (state) => state.with.length >= MOST_COMPARED;
+
+  /* Puts a class beside the chosen one, or takes it away. */
+  summit.compare = function (index) {
+    const { state } = summit;
+    if (state.with.includes(index))
+      return summit.update({ with: state.with.filter((other) => other !== index) }, true);
+    if (index === state.class || summit.full(state)) return busy;
+    return summit.update({ with: [...state.with, index] }, true);
+  };
 
   /* Chooses a neuron; from a neuron that it has an edge to this is a step of a path. */
   summit.walk = function (neuron) {
@@ -135,9 +144,10 @@
     const { state } = summit;
     settle(state);
     summit.sidebar.show(state);
-    let data = [null, null];
+    const classes = [state.class, ...state.with];
+    let data = classes.map(() => null);
     let failure = null;
-    const wanted = [state.class, state.with].map((index) =>
+    const wanted = classes.map((index) =>
       hasGraph(index) ? summit.load(`class-${index}`) : null,
     );
     try {
@@ -146,21 +156,13 @@
       failure = error;
     }
     if (mine !== latest) return;
-    const [first, second] = data;
+    const [first] = data;
     const { shown } = summit;
-    if (
-      shown.first !== first ||
-      shown.second !== second ||
-      shown.class !== state.class ||
-      shown.with !== state.with
-    ) {
-      const picture = first ? summit.picture(overview, first, second) : null;
-      if (picture) {
-        picture.compared = Boolean(second);
-        picture.says = inWords(state, picture);
-      }
-      summit.shown = { class: state.class, with: state.with, first, second, picture };
-      if (shown.class !== null) summit.say(picture ? picture.says : "No attribution graph.");
+    if (!same(shown.classes, classes) || !same(shown.data, data)) {
+      const picture = first ? summit.picture(overview, classes, data) : null;
+      if (picture) picture.says = inWords(picture, data);
+      summit.shown = { classes, data, picture };
+      if (shown.classes.length) summit.say(picture ? picture.says : "No attribution graph.");
     }
     const { picture } = summit.shown;
     empty(state, failure, picture);
@@ -180,6 +182,9 @@
       );
   }
 
+  const same = (one, other) =>
+    one.length === other.length && one.every((value, at) => value === other[at]);
+
   const hasGraph = (index) =>
     index !== null && Boolean(overview.classes.neurons[places.get(index)]);
 
@@ -198,33 +203,75 @@
     byId("height").value = state.height;
     byId("table").open = state.table;
     const choice = byId("with");
-    const value = state.with === null ? "" : String(state.with);
-    choice.options[0].textContent = value ? "no other class" : "choose…";
-    if (value && ![...choice.options].some((option) => option.value === value))
-      choice.append(el("option", { value }, summit.nameOf(state.with)));
-    choice.value = value;
+    const full = summit.full(state);
+    choice.options[0].textContent = full ? "four at most" : "choose…";
+    choice.disabled = full;
+    choice.title = full
+      ? "Four classes fit in one picture: take one away first"
+      : "Put a class beside the chosen one";
+    choice.value = "";
+    compared(state);
+  }
+
+  /* The classes beside the chosen one: a click takes one away. */
+  function compared(state) {
+    const box = byId("compared");
+    const inside = box.contains(document.activeElement);
+    box.replaceChildren(
+      ...state.with.map((index) =>
+        el(
+          "button",
+          {
+            type: "button",
+            class: `chip ${summit.kindOf(state, index)}`,
+            "data-away": index,
+            title: `Take “${summit.nameOf(index)}” away`,
+            "aria-label": `Take ${summit.nameOf(index)} away`,
+            onclick: () => summit.compare(index),
+          },
+          el("span", { class: "name" }, summit.nameOf(index)),
+          summit.icon("close"),
+        ),
+      ),
+    );
+    if (inside) (box.querySelector("button") ?? byId("with")).focus({ preventScroll: true });
   }
 
   const neuronsOfModel = () => overview.layers.reduce((sum, layer) => sum + layer.channels, 0);
 
   /* The picture in one sentence, for the headline's, the saved file's and the screen reader's sake. */
-  function inWords(state, picture) {
-    const name = summit.quoted(state.class);
-    const other = summit.quoted(state.with);
+  function inWords(picture, data) {
+    const { neurons, classes } = picture;
     if (!picture.compared)
-      return `the ${plural(picture.neurons.length, "neuron")} that matter most for ${name}, and ${plural(picture.edges.length, "influence")} between them`;
-    const count = (of) => picture.neurons.filter((neuron) => neuron.of === of).length;
-    return `${name} and ${other} share ${plural(count("both"), "neuron")}; ${number(count("first"))} are of ${name} alone, ${number(count("second"))} of ${other} alone`;
+      return `the ${plural(neurons.length, "neuron")} that matter most for ${summit.quoted(classes[0])}, and ${plural(picture.edges.length, "influence")} between them`;
+    const places = data.flatMap((one, at) => (one ? [at] : []));
+    const had = (neuron) => neuron.records.filter(Boolean).length;
+    const all = neurons.filter((neuron) => had(neuron) === places.length).length;
+    const some = neurons.filter((neuron) => had(neuron) > 1).length - all;
+    const alone = places.map((at, nth) => {
+      const own = neurons.filter((neuron) => neuron.records[at] && had(neuron) === 1).length;
+      return `${number(own)} ${nth ? "" : "are "}of ${summit.quoted(classes[at])} alone`;
+    });
+    const names = summit.listed(places.map((at) => summit.quoted(classes[at])));
+    const part = places.length > 2 ? `, some of them ${number(some)} more` : "";
+    return `${names} share ${plural(all, "neuron")}${part}; ${alone.join(", ")}`;
   }
+
+  /* What a legend calls neurons of several classes. */
+  summit.sharedWord = (picture) => (picture.classes.length > 2 ? "more than one" : "both");
 
   function headline(state, picture) {
     const title = byId("class-title");
     const sentence = byId("sentence");
     const name = (index, kind) =>
       el("span", { class: kind }, index === null ? "" : summit.nameOf(index));
-    title.replaceChildren(name(state.class, state.with === null ? null : "name-first"));
-    if (state.with !== null)
-      title.append(el("span", { class: "quiet" }, " and "), name(state.with, "name-second"));
+    title.replaceChildren(name(state.class, state.with.length ? "name-first" : null));
+    state.with.forEach((index, at) =>
+      title.append(
+        el("span", { class: "quiet" }, at === state.with.length - 1 ? " and " : ", "),
+        name(index, `name-${summit.kindOf(state, index)}`),
+      ),
+    );
     document.title = `${title.textContent} · ${overview.model.name} · summit-graph`;
     const inside = sentence.contains(document.activeElement);
     sentence.replaceChildren();
@@ -334,9 +381,10 @@
         : `all ${number(shown)}`;
     const kinds = picture.compared
       ? [
-          entry("first", summit.brief(summit.nameOf(state.class), 24)),
-          entry("second", summit.brief(summit.nameOf(state.with), 24)),
-          entry("both", "both"),
+          ...picture.classes.map((index) =>
+            entry(summit.kindOf(state, index), summit.brief(summit.nameOf(index), 24)),
+          ),
+          entry("shared", summit.sharedWord(picture)),
         ]
       : [];
     const scale = el(
@@ -419,9 +467,9 @@
     byId("table").addEventListener("toggle", () => {
       if (byId("table").open !== summit.state.table) summit.update({ table: byId("table").open });
     });
-    byId("with").addEventListener("change", () =>
-      summit.compare(byId("with").value === "" ? null : Number(byId("with").value)),
-    );
+    byId("with").addEventListener("change", () => {
+      if (byId("with").value !== "") summit.compare(Number(byId("with").value));
+    });
     byId("with").closest("label").hidden = overview.classes.index.length < 2;
     for (const [id, save] of [
       ["save-svg", summit.saveSvg],
@@ -470,7 +518,9 @@
     clearTimeout(writing); // what the address says now is newer
     const state = summit.readState(location.hash);
     if (state.class === null) state.class = overview.start;
-    if (places.get(state.with) === undefined || state.with === state.class) state.with = null;
+    state.with = state.with
+      .filter((index) => places.has(index) && index !== state.class)
+      .slice(0, MOST_COMPARED);
     summit.state = state;
     return draw();
   }

@@ -1,25 +1,34 @@
 "use strict";
 
 /*
- * What a picture shows: the attribution graph of one class, or of two laid over each other.
+ * What a picture shows: the attribution graph of one class, or of several laid over each other.
  *
- *   neurons  {name, layer, channel, of, strength, records: [first's, second's], rank, x, row,
- *            sources, targets}; of is "first", "second" or "both"; sources and targets are edges,
- *            the strongest first
- *   edges    {source, target (neurons), of, strength, counts: [first's, second's]}
+ *   classes  indices of the classes; the first is the chosen one
+ *   compared whether the graphs of two or more are in it
+ *   neurons  {name, layer, channel, of, strength, records: one of each class or null, rank, x, row,
+ *            sources, targets}; of is "first" to "fourth", or "shared" by two classes or more;
+ *            sources and targets are edges, the strongest first
+ *   edges    {source, target (neurons), of, strength, counts: one of each class or null}
  *
- * strength is count / largest count in the class's graph, the larger of the two: it gives size,
+ * strength is count / largest count in the class's graph, the largest of them: it gives size,
  * width and what the least influence hides. So classes with many and with few images compare.
  */
 (function () {
-  summit.picture = function (overview, first, second) {
+  const PLACES = ["first", "second", "third", "fourth"];
+
+  /* What tells a class apart in colour, by its place in the picture; null for one that is not in it. */
+  summit.kindOf = (state, index) => PLACES[[state.class, ...state.with].indexOf(index)] ?? null;
+
+  /* given: the data of each class, null where it has no graph. */
+  summit.picture = function (overview, classes, given) {
     const neurons = new Map();
     const edges = new Map();
-    [first, second].forEach((data, side) => {
-      if (data) add(data, side, overview, neurons, edges);
+    given.forEach((data, side) => {
+      if (data) add(data, side, given.length, overview, neurons, edges);
     });
     const found = [...neurons.values()];
-    if (second)
+    const compared = given.filter(Boolean).length > 1;
+    if (compared)
       found.sort(
         (one, other) =>
           other.pagerank - one.pagerank || one.layer - other.layer || one.channel - other.channel,
@@ -30,7 +39,7 @@
       [...edges.values()].map((edge) => [
         number.get(edge.source),
         number.get(edge.target),
-        (edge.counts[0] || 0) + (edge.counts[1] || 0),
+        edge.counts.reduce((sum, count) => sum + (count || 0), 0),
       ]),
     );
     found.forEach((neuron, at) => Object.assign(neuron, places[at]));
@@ -40,13 +49,15 @@
       edge.target.sources.push(edge);
     }
     return {
+      classes,
+      compared,
       neurons: found,
       edges: sorted,
       byName: new Map(found.map((neuron) => [neuron.name, neuron])),
     };
   };
 
-  function add(data, side, overview, neurons, edges) {
+  function add(data, side, sides, overview, neurons, edges) {
     const most = Math.max(0, ...data.neurons.map((neuron) => neuron.count));
     const mine = data.neurons.map((record) => {
       const name = `${overview.layers[record.layer].name}/${record.channel}`;
@@ -56,7 +67,7 @@
           of: null,
           strength: 0,
           pagerank: 0,
-          records: [null, null],
+          records: new Array(sides).fill(null),
           sources: [],
           targets: [],
         };
@@ -75,7 +86,13 @@
       const target = mine[to];
       const name = `${source.name} ${target.name}`;
       if (!edges.has(name))
-        edges.set(name, { source, target, of: null, strength: 0, counts: [null, null] });
+        edges.set(name, {
+          source,
+          target,
+          of: null,
+          strength: 0,
+          counts: new Array(sides).fill(null),
+        });
       const edge = edges.get(name);
       edge.counts[side] = count;
       edge.of = belongs(edge.counts);
@@ -83,9 +100,9 @@
     }
   }
 
-  function belongs([first, second]) {
-    if (first !== null && second !== null) return "both";
-    return first !== null ? "first" : "second";
+  function belongs(each) {
+    const owners = each.flatMap((one, side) => (one === null ? [] : [side]));
+    return owners.length > 1 ? "shared" : PLACES[owners[0]];
   }
 
   /* A neuron's or edge's share of a class's images; null where the images are not known. */

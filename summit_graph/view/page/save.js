@@ -11,7 +11,9 @@
   const COLOURS = {
     first: "#0072B2",
     second: "#D55E00",
-    both: "#009E73",
+    third: "#9440ED",
+    fourth: "#CC79A7",
+    shared: "#009E73",
     one: "#5B7B94",
     chosen: "#E69F00",
   };
@@ -43,7 +45,7 @@
   };
 
   function fileName(state) {
-    const names = [state.class, state.with].filter((index) => index !== null).map(summit.nameOf);
+    const names = [state.class, ...state.with].map(summit.nameOf);
     const parts = names.map((text) =>
       text
         .normalize("NFKD")
@@ -143,11 +145,7 @@
   }
 
   const name = (index) => summit.brief(summit.nameOf(index));
-  const title = (state) =>
-    [state.class, state.with]
-      .filter((index) => index !== null)
-      .map(name)
-      .join(" and ");
+  const title = (state) => summit.listed([state.class, ...state.with].map(name));
 
   /* Writes out what the style sheet says, and takes away what serves the page only. */
   function plain(copy) {
@@ -234,9 +232,9 @@
       }),
     ];
     if (picture.compared) {
-      entry(square(COLOURS.first), `only ${name(state.class)}`);
-      entry(square(COLOURS.both, true), "both");
-      entry(square(COLOURS.second), `only ${name(state.with)}`);
+      for (const index of picture.classes)
+        entry(square(COLOURS[summit.kindOf(state, index)]), `only ${name(index)}`);
+      entry(square(COLOURS.shared, true), summit.sharedWord(picture));
     } else entry(square(COLOURS.first), "neuron: larger, active in more images");
     entry(line, "influence: wider, in more images");
     if (state.least > 0)

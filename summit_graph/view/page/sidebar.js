@@ -187,7 +187,7 @@
           tabindex: -1,
           title: "Compare with the chosen class",
           "aria-label": `Compare ${name[at]} with the chosen class`,
-          onclick: () => summit.compare(summit.state.with === index[at] ? null : index[at]),
+          onclick: () => summit.compare(index[at]),
         },
         icon("compare"),
       ),
@@ -241,21 +241,30 @@
 
   /* Marks the rows of what is chosen, compared and pinned; of 1,000 only those that change. */
   function mark(state) {
-    const now = new Set([state.class, state.with, state.pin]);
+    const now = new Set([state.class, ...state.with, state.pin]);
     for (const index of new Set([...marked, ...now])) {
       for (const one of document.querySelectorAll(`.class[data-class="${index}"]`)) {
         const chosen = index === state.class;
         const [choose, pin, compare] = one.querySelectorAll("button");
         one.classList.toggle("chosen", chosen);
-        one.classList.toggle("second", index === state.with);
+        for (const kind of ["second", "third", "fourth"])
+          one.classList.toggle(kind, summit.kindOf(state, index) === kind);
         if (chosen) choose.setAttribute("aria-current", "true");
         else choose.removeAttribute("aria-current");
         pin.setAttribute("aria-pressed", String(index === state.pin));
-        compare.setAttribute("aria-pressed", String(index === state.with));
+        compare.setAttribute("aria-pressed", String(state.with.includes(index)));
         compare.disabled = chosen;
       }
     }
     marked = now;
+    const full = summit.full(state);
+    if (full || shown.full)
+      for (const one of document.querySelectorAll(".class")) {
+        const index = Number(one.dataset.class);
+        const joins = index !== state.class && (!full || state.with.includes(index));
+        one.querySelector(".with").disabled = !joins;
+      }
+    shown.full = full;
     const chosen = list.querySelector(".chosen");
     enter(chosen && !chosen.hidden ? chosen : visibleRows()[0]);
     if (shown.chosen !== state.class) {

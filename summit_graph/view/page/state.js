@@ -5,7 +5,8 @@
  *
  *   #class=3&with=7&neuron=mixed4d/12&path=mixed4b/3,mixed4c/9&least=0.1&layer=mixed4c
  *
- *   class     index of the chosen class           with     index of the class it is compared with
+ *   class     index of the chosen class           with     indices of up to three classes that it is
+ *                                                          compared with, as in with=7,8
  *   neuron    the chosen neuron, <layer>/<channel>  path   neurons walked through to get there
  *   layer     layer of the embedding              view     graph, embedding or classes: which of the
  *                                                          views has the room (the tab, on a phone)
@@ -43,11 +44,16 @@
       value.map((name) => name.replaceAll("%", "%25").replaceAll(",", "%2C")).join(","),
     same: (one, other) => one.join("\n") === other.join("\n"),
   };
+  const indices = {
+    read: (value) => [...new Set(value.split(",").map(whole.read))].filter((one) => one !== null),
+    write: (value) => value.join(","),
+    same: names.same,
+  };
   const flag = { read: (value) => value === "1", write: (value) => (value ? "1" : "0") };
 
   const KINDS = {
     class: [whole, null],
-    with: [whole, null],
+    with: [indices, []],
     neuron: [text, null],
     path: [names, []],
     layer: [text, null],

@@ -8,8 +8,7 @@
     const box = document.getElementById("table-body");
     if (!picture || !picture.neurons.length)
       return box.replaceChildren(el("p", { class: "quiet" }, "There is no graph to list."));
-    const classes =
-      state.with === null || !picture.compared ? [state.class] : [state.class, state.with];
+    const classes = picture.compared ? picture.classes : [state.class];
     const of = classes.map((index) => ` of ${summit.nameOf(index)}`);
     const suffix = (which) => (classes.length > 1 ? of[which] : "");
     const amount = (which, count) => {

@@ -60,6 +60,10 @@
   summit.plural = (count, one, many = `${one}s`) =>
     `${summit.number(count)} ${count === 1 ? one : many}`;
 
+  /* ["a", "b", "c"] -> "a, b and c" */
+  summit.listed = (words) =>
+    words.length > 1 ? `${words.slice(0, -1).join(", ")} and ${words.at(-1)}` : words.join("");
+
   /* A class's name may be a sentence: in running text its beginning will do. */
   summit.brief = (text, most = 40) =>
     text.length > most ? `${text.slice(0, most - 1).trimEnd()}…` : text;
